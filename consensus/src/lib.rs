@@ -1,0 +1,1 @@
+//! The rules of agreement: Raft, without clocks, threads or I/O.

@@ -1,0 +1,1 @@
+//! The deterministic ring: shards, partitions, controller and request logic.

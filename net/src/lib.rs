@@ -1,0 +1,1 @@
+//! Bytes between machines: QUIC and TCP endpoints, links, TLS, cluster identity.

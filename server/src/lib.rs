@@ -1,0 +1,1 @@
+//! Highwater, the embedded replicated log and its server.

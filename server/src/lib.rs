@@ -1,1 +1,3 @@
 //! Highwater, the embedded replicated log and its server.
+
+pub mod config;

@@ -1,0 +1,917 @@
+//! Memory that records lie in: pooled, block-aligned, refcounted, charged to a budget.
+//!
+//! A [`BufferMut`] has one writer. What it has written it can [`share`](BufferMut::share) as
+//! [`Buffer`]s, refcounted and immutable from then on, while the writer goes on behind them and
+//! in the gaps it has not shared: so the body of a frame may travel to followers while the
+//! frame's header, stamped when the write is submitted, is still missing. When the last handle
+//! is dropped the memory goes back to its [`BufferPool`], since fresh memory must be faulted in
+//! page by page and costs more than the copy into it.
+//!
+//! # Why this is sound
+//!
+//! All memory is initialised when it is allocated (zeros) and stays so, hence reading any of it
+//! is defined, if not always meaningful. One allocation is seen through many handles; no `&mut`
+//! ever covers a byte that a `Buffer` may see:
+//!
+//! - `Buffer`s only read. Each covers bytes inside a range that its writer has frozen.
+//! - `BufferMut` is not `Clone`; it writes only bytes that are not frozen, and only through
+//!   slices made of raw pointers, for just those bytes.
+//! - Frozen bytes stay frozen as long as the allocation lives as this one buffer: the set of
+//!   frozen ranges only grows, and the memory is recycled only by the last handle's drop.
+#![expect(
+    unsafe_code,
+    reason = "bytes of one allocation are shared and written at once, at disjoint ranges, and \
+              aligned memory needs the allocator's interface"
+)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::cmp::Ordering;
+use std::fmt;
+use std::ops::{Bound, Deref, Range, RangeBounds};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering as Memory};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+/// The smallest alignment of pooled memory, in bytes: a page, and a block of most disks.
+pub const ALIGNMENT_MIN: usize = 4096;
+
+/// The largest alignment of pooled memory, in bytes.
+pub const ALIGNMENT_MAX: usize = 1 << 20;
+
+/// The largest single buffer, in bytes; whoever asks for more is refused as if the budget
+/// were exhausted.
+pub const BUFFER_BYTES_MAX: usize = 1 << 30;
+
+/// What part of a budget its pools may hold idle for reuse, beside what is in use: a quarter.
+/// So the buffers of a node never take more than five quarters of its limit.
+const IDLE_DIVISOR: usize = 4;
+
+/// A limit in bytes on memory that is alive, shared by everyone who clones it.
+///
+/// ```
+/// use highwater_record::Budget;
+///
+/// let budget = Budget::new(1000);
+/// let charge = budget.charge(600).expect("it fits");
+/// assert_eq!(budget.used(), 600);
+/// assert!(budget.charge(600).is_err());
+/// drop(charge);
+/// assert_eq!(budget.used(), 0);
+/// ```
+#[derive(Clone)]
+pub struct Budget {
+    shared: Arc<BudgetShared>,
+}
+
+struct BudgetShared {
+    limit: usize,
+    used: AtomicUsize,
+    /// Bytes that lie in free lists of pools, at most `limit / IDLE_DIVISOR`.
+    idle: AtomicUsize,
+}
+
+/// The memory that was asked for does not fit into the budget (or the system has none).
+///
+/// Nobody's fault: wait until others have released theirs, stop reading from whoever sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("memory budget exhausted: {wanted} bytes wanted, {used} of {limit} bytes in use")]
+pub struct BudgetExhausted {
+    /// How many bytes were asked for, after rounding to a size class.
+    pub wanted: usize,
+    /// How many bytes were in use at that moment.
+    pub used: usize,
+    /// The budget's limit in bytes.
+    pub limit: usize,
+}
+
+impl Budget {
+    /// A budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Budget {
+        Budget {
+            shared: Arc::new(BudgetShared {
+                limit,
+                used: AtomicUsize::new(0),
+                idle: AtomicUsize::new(0),
+            }),
+        }
+    }
+
+    /// How many bytes are charged now.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.shared.used.load(Memory::Relaxed)
+    }
+
+    /// The limit in bytes.
+    #[must_use]
+    pub fn limit(&self) -> usize {
+        self.shared.limit
+    }
+
+    /// How many bytes pools hold for reuse; not part of [`used`](Budget::used).
+    #[must_use]
+    pub fn idle(&self) -> usize {
+        self.shared.idle.load(Memory::Relaxed)
+    }
+
+    /// Reserves `bytes` until the returned guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`BudgetExhausted`] if the limit would be passed.
+    pub fn charge(&self, bytes: usize) -> Result<Charge, BudgetExhausted> {
+        let fits = |used: usize| {
+            used.checked_add(bytes)
+                .filter(|&total| total <= self.shared.limit)
+        };
+        match self
+            .shared
+            .used
+            .fetch_update(Memory::Relaxed, Memory::Relaxed, fits)
+        {
+            Ok(_) => Ok(Charge {
+                budget: self.clone(),
+                bytes,
+            }),
+            Err(used) => Err(self.exhausted(bytes, used)),
+        }
+    }
+
+    fn exhausted(&self, wanted: usize, used: usize) -> BudgetExhausted {
+        BudgetExhausted {
+            wanted,
+            used,
+            limit: self.shared.limit,
+        }
+    }
+
+    /// Counts `bytes` as idle if the idle share has room for them.
+    fn try_idle(&self, bytes: usize) -> bool {
+        let limit = self.shared.limit / IDLE_DIVISOR;
+        let fits = |idle: usize| idle.checked_add(bytes).filter(|&total| total <= limit);
+        self.shared
+            .idle
+            .fetch_update(Memory::Relaxed, Memory::Relaxed, fits)
+            .is_ok()
+    }
+
+    fn leave_idle(&self, bytes: usize) {
+        let before = self.shared.idle.fetch_sub(bytes, Memory::Relaxed);
+        assert!(before >= bytes, "more idle memory taken than was put");
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("used", &self.used())
+            .field("limit", &self.limit())
+            .finish()
+    }
+}
+
+/// Bytes reserved in a [`Budget`] until this is dropped.
+#[derive(Debug)]
+#[must_use = "dropping a charge releases it"]
+pub struct Charge {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Charge {
+    /// How many bytes are reserved.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        let before = self
+            .budget
+            .shared
+            .used
+            .fetch_sub(self.bytes, Memory::Relaxed);
+        assert!(before >= self.bytes, "more released than was charged");
+    }
+}
+
+/// Aligned memory by size classes, reused when its last handle is dropped.
+///
+/// Cheap to clone; clones share their free lists. A pool per shard keeps its lock uncontended.
+///
+/// ```
+/// use highwater_record::{Budget, BufferPool};
+///
+/// let pool = BufferPool::new(Budget::new(1 << 20), 4096);
+/// let mut writer = pool.get(10_000).expect("the budget is empty");
+/// writer.put_zeros(64);                       // the header is not known yet
+/// writer.extend_from_slice(b"body");
+/// let body = writer.share(64..68);            // already on its way
+/// writer.write_at(0, &[7; 64]);               // the gap in front is still ours
+/// assert_eq!(&body[..], b"body");
+/// assert!(writer.freeze().is_aligned(4096));
+/// ```
+#[derive(Clone)]
+pub struct BufferPool {
+    shared: Arc<PoolShared>,
+}
+
+struct PoolShared {
+    budget: Budget,
+    alignment: usize,
+    /// Idle memory, sorted by size; a class has at most a few entries, the whole is bounded by
+    /// the budget's idle share.
+    free: Mutex<Vec<FreeClass>>,
+}
+
+struct FreeClass {
+    bytes: usize,
+    idle: Vec<Allocation>,
+}
+
+impl BufferPool {
+    /// A pool that charges `budget` and aligns to `alignment` bytes, raised to
+    /// [`ALIGNMENT_MIN`].
+    ///
+    /// # Panics
+    ///
+    /// If `alignment` is no power of two or above [`ALIGNMENT_MAX`].
+    #[must_use]
+    pub fn new(budget: Budget, alignment: usize) -> BufferPool {
+        assert!(
+            alignment.is_power_of_two(),
+            "alignment {alignment} is no power of two"
+        );
+        assert!(
+            alignment <= ALIGNMENT_MAX,
+            "alignment {alignment} too large"
+        );
+        BufferPool {
+            shared: Arc::new(PoolShared {
+                budget,
+                alignment: alignment.max(ALIGNMENT_MIN),
+                free: Mutex::new(Vec::new()),
+            }),
+        }
+    }
+
+    /// The budget that this pool charges.
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
+        &self.shared.budget
+    }
+
+    /// How its memory is aligned, in bytes.
+    #[must_use]
+    pub fn alignment(&self) -> usize {
+        self.shared.alignment
+    }
+
+    /// An empty buffer with room for at least `capacity` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`BudgetExhausted`] if the size class does not fit into the budget, is above
+    /// [`BUFFER_BYTES_MAX`], or if the system refuses the memory.
+    pub fn get(&self, capacity: usize) -> Result<BufferMut, BudgetExhausted> {
+        let budget = &self.shared.budget;
+        if capacity > BUFFER_BYTES_MAX {
+            return Err(budget.exhausted(capacity, budget.used()));
+        }
+        let bytes = size_class(capacity, self.shared.alignment);
+        let charge = budget.charge(bytes)?;
+        let allocation = match self.shared.take(bytes) {
+            Some(idle) => idle,
+            None => Allocation::new(bytes, self.shared.alignment)
+                .ok_or_else(|| budget.exhausted(bytes, budget.used()))?,
+        };
+        Ok(BufferMut::over(Block {
+            allocation: Some(allocation),
+            home: Some(Home {
+                pool: Arc::clone(&self.shared),
+                _charge: charge,
+            }),
+        }))
+    }
+
+    /// An empty buffer with room for at least `capacity` bytes behind `headroom` bytes that
+    /// [`BufferMut::prepend`] may fill later.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](BufferPool::get).
+    pub fn get_with_headroom(
+        &self,
+        headroom: usize,
+        capacity: usize,
+    ) -> Result<BufferMut, BudgetExhausted> {
+        let total = headroom.saturating_add(capacity);
+        Ok(self.get(total)?.with_headroom(headroom))
+    }
+}
+
+impl fmt::Debug for BufferPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferPool")
+            .field("alignment", &self.shared.alignment)
+            .field("budget", &self.shared.budget)
+            .finish()
+    }
+}
+
+impl PoolShared {
+    fn free(&self) -> std::sync::MutexGuard<'_, Vec<FreeClass>> {
+        // A panic elsewhere cannot leave a list half changed: nothing in here panics between
+        // two steps.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, bytes: usize) -> Option<Allocation> {
+        let mut free = self.free();
+        let class = free
+            .binary_search_by_key(&bytes, |class| class.bytes)
+            .ok()?;
+        let allocation = free[class].idle.pop()?;
+        self.budget.leave_idle(bytes);
+        Some(allocation)
+    }
+
+    fn put(&self, allocation: Allocation) {
+        let bytes = allocation.layout.size();
+        if !self.budget.try_idle(bytes) {
+            return;
+        }
+        let mut free = self.free();
+        match free.binary_search_by_key(&bytes, |class| class.bytes) {
+            Ok(class) => free[class].idle.push(allocation),
+            Err(at) => free.insert(
+                at,
+                FreeClass {
+                    bytes,
+                    idle: vec![allocation],
+                },
+            ),
+        }
+    }
+}
+
+impl Drop for PoolShared {
+    fn drop(&mut self) {
+        for class in self.free().drain(..) {
+            self.budget.leave_idle(class.bytes * class.idle.len());
+        }
+    }
+}
+
+/// The size class of `bytes`: four classes a doubling, so at most a quarter is wasted, and a
+/// multiple of `alignment`.
+fn size_class(bytes: usize, alignment: usize) -> usize {
+    let bytes = bytes.max(1);
+    let step = (bytes.next_power_of_two() / 8).max(alignment);
+    bytes.next_multiple_of(step)
+}
+
+/// Initialised, aligned memory, freed on drop.
+struct Allocation {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: an allocation is plain memory that no thread owns; who may touch which of its bytes
+// is ruled by `Buffer` and `BufferMut` (see the module's documentation).
+unsafe impl Send for Allocation {}
+// SAFETY: as above; through a shared reference only its address and layout are read here.
+unsafe impl Sync for Allocation {}
+
+impl Allocation {
+    /// `bytes` zeros, or nothing if the system has no memory.
+    fn new(bytes: usize, alignment: usize) -> Option<Allocation> {
+        assert!(bytes > 0, "an allocation is never empty");
+        let layout = Layout::from_size_align(bytes, alignment).ok()?;
+        // SAFETY: the layout's size is not zero, asserted above.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Allocation { start, layout })
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed only here; an
+        // allocation is dropped by the last handle or by its free list, so nobody sees it.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
+}
+
+/// An allocation in use and the way home.
+struct Block {
+    /// Always there until drop, which takes it.
+    allocation: Option<Allocation>,
+    home: Option<Home>,
+}
+
+struct Home {
+    pool: Arc<PoolShared>,
+    /// Released after the memory has gone home, with the block.
+    _charge: Charge,
+}
+
+impl Block {
+    fn allocation(&self) -> &Allocation {
+        self.allocation
+            .as_ref()
+            .expect("only drop takes the allocation")
+    }
+
+    fn size(&self) -> usize {
+        self.allocation().layout.size()
+    }
+
+    /// The address of byte `at`.
+    fn at(&self, at: usize) -> NonNull<u8> {
+        let allocation = self.allocation();
+        assert!(at <= allocation.layout.size(), "outside of the allocation");
+        // SAFETY: `at` is inside the allocation or one past its end, asserted above.
+        unsafe { allocation.start.add(at) }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if let (Some(allocation), Some(home)) = (self.allocation.take(), self.home.as_ref()) {
+            home.pool.put(allocation);
+        }
+    }
+}
+
+/// The only writer of a stretch of pooled memory.
+///
+/// Positions count from 0, the first byte behind the headroom. Bytes below
+/// [`len`](BufferMut::len) are written; they are frozen once they have been shared, and until
+/// then may be written again. The capacity never changes.
+pub struct BufferMut {
+    block: Arc<Block>,
+    /// Where position 0 lies in the block.
+    origin: usize,
+    /// Where the first prepended byte lies; `front <= origin <= end <= block.size()`.
+    front: usize,
+    /// Where the first byte that was never written lies.
+    end: usize,
+    /// What has been shared, in block coordinates, within `front..end`.
+    frozen: Frozen,
+}
+
+impl BufferMut {
+    /// A buffer of its own memory, charged to nobody: for tests and tools.
+    ///
+    /// # Panics
+    ///
+    /// If `alignment` is no power of two, `capacity` is above [`BUFFER_BYTES_MAX`], or the
+    /// system has no memory.
+    #[must_use]
+    pub fn unpooled(capacity: usize, alignment: usize) -> BufferMut {
+        assert!(
+            capacity <= BUFFER_BYTES_MAX,
+            "{capacity} bytes are too many"
+        );
+        let bytes = capacity.max(1).next_multiple_of(alignment);
+        let allocation = Allocation::new(bytes, alignment).expect("the system has memory");
+        BufferMut::over(Block {
+            allocation: Some(allocation),
+            home: None,
+        })
+    }
+
+    fn over(block: Block) -> BufferMut {
+        BufferMut {
+            block: Arc::new(block),
+            origin: 0,
+            front: 0,
+            end: 0,
+            frozen: Frozen::default(),
+        }
+    }
+
+    /// Keeps `bytes` in front of position 0 for [`prepend`](BufferMut::prepend).
+    ///
+    /// # Panics
+    ///
+    /// If something was written already, or the block is smaller.
+    #[must_use]
+    pub fn with_headroom(mut self, bytes: usize) -> BufferMut {
+        assert_eq!(self.front, self.end, "headroom comes before the first byte");
+        assert!(
+            bytes <= self.block.size() - self.end,
+            "headroom of {bytes} bytes exceeds the buffer"
+        );
+        let origin = self.end + bytes;
+        (self.origin, self.front, self.end) = (origin, origin, origin);
+        self
+    }
+
+    /// How many bytes have been written behind the headroom.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.end - self.origin
+    }
+
+    /// Whether nothing has been written behind the headroom.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many bytes fit behind the headroom in all.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.block.size() - self.origin
+    }
+
+    /// How many more bytes fit at the end.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        self.block.size() - self.end
+    }
+
+    /// How many more bytes fit in front.
+    #[must_use]
+    pub fn headroom(&self) -> usize {
+        self.front
+    }
+
+    /// Everything written behind the headroom, frozen or not.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        self.read(self.origin..self.end)
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit; ask [`remaining`](BufferMut::remaining) first.
+    pub fn extend_from_slice(&mut self, bytes: &[u8]) {
+        self.spare_mut()[..bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    /// Appends `count` zeros: padding, or a gap for [`write_at`](BufferMut::write_at).
+    ///
+    /// # Panics
+    ///
+    /// If they do not fit.
+    pub fn put_zeros(&mut self, count: usize) {
+        self.spare_mut()[..count].fill(0);
+        self.end += count;
+    }
+
+    /// The room at the end, to be read into and then taken over by
+    /// [`advance`](BufferMut::advance). It holds arbitrary bytes of earlier use.
+    #[must_use]
+    pub fn spare_mut(&mut self) -> &mut [u8] {
+        let range = self.end..self.block.size();
+        self.write(range)
+    }
+
+    /// Takes the first `count` bytes of [`spare_mut`](BufferMut::spare_mut) over as written.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn advance(&mut self, count: usize) {
+        assert!(
+            count <= self.remaining(),
+            "advanced by {count} bytes over {} bytes of room",
+            self.remaining()
+        );
+        self.end += count;
+    }
+
+    /// Writes `bytes` over written but not frozen ones, from `position` on.
+    ///
+    /// # Panics
+    ///
+    /// If a byte of them was never written or is frozen.
+    pub fn write_at(&mut self, position: usize, bytes: &[u8]) {
+        let end = position
+            .checked_add(bytes.len())
+            .expect("a slice ends below the end of memory");
+        self.unshared_mut(position..end).copy_from_slice(bytes);
+    }
+
+    /// The bytes of `range`, written but not frozen.
+    ///
+    /// # Panics
+    ///
+    /// If a byte of them was never written or is frozen.
+    #[must_use]
+    pub fn unshared_mut(&mut self, range: Range<usize>) -> &mut [u8] {
+        let range = self.in_block(range);
+        self.write(range)
+    }
+
+    /// Puts `bytes` in front of everything, into the headroom.
+    ///
+    /// # Panics
+    ///
+    /// If the headroom is smaller.
+    pub fn prepend(&mut self, bytes: &[u8]) {
+        assert!(
+            bytes.len() <= self.front,
+            "{} bytes prepended to a headroom of {}",
+            bytes.len(),
+            self.front
+        );
+        let front = self.front - bytes.len();
+        self.write(front..self.front).copy_from_slice(bytes);
+        self.front = front;
+    }
+
+    /// Freezes `range` and gives a handle on it. Ranges may be shared again and may overlap.
+    ///
+    /// # Panics
+    ///
+    /// If a byte of them was never written.
+    #[must_use]
+    pub fn share(&mut self, range: Range<usize>) -> Buffer {
+        let range = self.in_block(range);
+        self.share_block(range)
+    }
+
+    /// Everything written, prepended bytes first.
+    #[must_use]
+    pub fn freeze(mut self) -> Buffer {
+        self.share_block(self.front..self.end)
+    }
+
+    fn share_block(&mut self, range: Range<usize>) -> Buffer {
+        self.frozen.insert(range.clone());
+        Buffer {
+            inner: Inner::Block {
+                start: self.block.at(range.start),
+                len: range.len(),
+                block: Arc::clone(&self.block),
+            },
+        }
+    }
+
+    /// A written range of positions in block coordinates.
+    fn in_block(&self, range: Range<usize>) -> Range<usize> {
+        assert!(
+            range.start <= range.end && range.end <= self.len(),
+            "{range:?} is not within the {} bytes written",
+            self.len()
+        );
+        self.origin + range.start..self.origin + range.end
+    }
+
+    fn read(&self, range: Range<usize>) -> &[u8] {
+        assert!(range.end <= self.block.size());
+        let start = self.block.at(range.start);
+        // SAFETY: the range lies within the block, asserted, whose memory is initialised and
+        // lives as long as `self.block`. It is written only by this `BufferMut`, through
+        // `&mut self`, which the returned borrow excludes.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), range.len()) }
+    }
+
+    fn write(&mut self, range: Range<usize>) -> &mut [u8] {
+        assert!(range.end <= self.block.size());
+        assert!(
+            !self.frozen.overlaps(&range),
+            "bytes {range:?} of a block are written after they were shared"
+        );
+        let start = self.block.at(range.start);
+        // SAFETY: the range lies within the block, asserted, whose memory is initialised and
+        // lives as long as `self.block`. No `Buffer` covers a byte of it, since `Buffer`s
+        // cover frozen bytes only and none of these is frozen, asserted; no other writer
+        // exists, and `&mut self` excludes every slice made by this one.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), range.len()) }
+    }
+}
+
+impl fmt::Debug for BufferMut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BufferMut")
+            .field("len", &self.len())
+            .field("capacity", &self.capacity())
+            .field("frozen", &self.frozen.ranges)
+            .finish()
+    }
+}
+
+/// A set of bytes as sorted, disjoint, not touching ranges. It only grows.
+#[derive(Default)]
+struct Frozen {
+    ranges: Vec<Range<usize>>,
+}
+
+impl Frozen {
+    fn insert(&mut self, mut new: Range<usize>) {
+        if new.is_empty() {
+            return;
+        }
+        // Touching ranges are merged too: so a buffer whose gaps have all been filled and
+        // shared is one range again, however many frames it holds.
+        let first = self.ranges.partition_point(|old| old.end < new.start);
+        let last = self.ranges.partition_point(|old| old.start <= new.end);
+        if first < last {
+            new.start = new.start.min(self.ranges[first].start);
+            new.end = new.end.max(self.ranges[last - 1].end);
+        }
+        self.ranges.splice(first..last, [new]);
+    }
+
+    fn overlaps(&self, range: &Range<usize>) -> bool {
+        let at = self.ranges.binary_search_by(|old| match () {
+            () if old.end <= range.start => Ordering::Less,
+            () if old.start >= range.end => Ordering::Greater,
+            () => Ordering::Equal,
+        });
+        !range.is_empty() && at.is_ok()
+    }
+}
+
+/// A refcounted, immutable stretch of bytes.
+///
+/// A clone or a slice costs a counter, no copy. It keeps its whole block alive and charged:
+/// see [`pinned_bytes`](Buffer::pinned_bytes).
+#[derive(Clone)]
+pub struct Buffer {
+    inner: Inner,
+}
+
+#[derive(Clone)]
+enum Inner {
+    Block {
+        /// First byte, in `block`'s memory; all `len` bytes are frozen.
+        start: NonNull<u8>,
+        len: usize,
+        block: Arc<Block>,
+    },
+    Bytes(Bytes),
+}
+
+// SAFETY: a `Buffer` only reads its bytes, which nobody writes any more (they are frozen), and
+// its other parts are `Send`; `start` is just an address in memory that `block` keeps alive.
+unsafe impl Send for Buffer {}
+// SAFETY: as above; reading from several threads at once is fine.
+unsafe impl Sync for Buffer {}
+
+impl Buffer {
+    /// No bytes.
+    #[must_use]
+    pub const fn new() -> Buffer {
+        Buffer {
+            inner: Inner::Bytes(Bytes::new()),
+        }
+    }
+
+    /// A copy of `bytes` in memory of its own, aligned to `alignment`, charged to nobody: for
+    /// tests and tools.
+    ///
+    /// # Panics
+    ///
+    /// As [`BufferMut::unpooled`].
+    #[must_use]
+    pub fn aligned_copy(bytes: &[u8], alignment: usize) -> Buffer {
+        let mut copy = BufferMut::unpooled(bytes.len(), alignment);
+        copy.extend_from_slice(bytes);
+        copy.freeze()
+    }
+
+    /// Bytes that something else keeps, such as a mapped file.
+    #[must_use]
+    pub fn from_owner<T: AsRef<[u8]> + Send + 'static>(owner: T) -> Buffer {
+        Buffer::from(Bytes::from_owner(owner))
+    }
+
+    /// The bytes of `range` of this buffer, without a copy.
+    ///
+    /// # Panics
+    ///
+    /// If the range is not within the buffer.
+    #[must_use]
+    pub fn slice(&self, range: impl RangeBounds<usize>) -> Buffer {
+        let range = resolve(range, self.len());
+        let inner = match &self.inner {
+            Inner::Bytes(bytes) => Inner::Bytes(bytes.slice(range)),
+            Inner::Block { start, block, .. } => Inner::Block {
+                // SAFETY: `resolve` has checked that the range is within this buffer's `len`
+                // bytes, which are all of one allocation.
+                start: unsafe { start.add(range.start) },
+                len: range.len(),
+                block: Arc::clone(block),
+            },
+        };
+        Buffer { inner }
+    }
+
+    /// Whether the first byte lies at a multiple of `alignment`.
+    #[must_use]
+    pub fn is_aligned(&self, alignment: usize) -> bool {
+        self.as_ptr().addr().is_multiple_of(alignment)
+    }
+
+    /// How many bytes of memory this handle keeps alive, which may be far more than its own.
+    /// For bytes not from a pool: its length, for want of better knowledge.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> usize {
+        match &self.inner {
+            Inner::Block { block, .. } => block.size(),
+            Inner::Bytes(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// The range in numbers, checked against `len`.
+fn resolve(range: impl RangeBounds<usize>, len: usize) -> Range<usize> {
+    let start = match range.start_bound() {
+        Bound::Included(&start) => start,
+        Bound::Excluded(&before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(&last) => last.saturating_add(1),
+        Bound::Excluded(&end) => end,
+        Bound::Unbounded => len,
+    };
+    assert!(
+        start <= end && end <= len,
+        "{start}..{end} is not within {len} bytes"
+    );
+    start..end
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match &self.inner {
+            Inner::Bytes(bytes) => bytes,
+            // SAFETY: `start` and `len` were checked against `block`'s memory when they were
+            // made; it is initialised and lives as long as `block`. The bytes are frozen, so
+            // no `&mut` to them exists or will.
+            Inner::Block { start, len, .. } => unsafe {
+                std::slice::from_raw_parts(start.as_ptr(), *len)
+            },
+        }
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Default for Buffer {
+    fn default() -> Buffer {
+        Buffer::new()
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buffer({} bytes)", self.len())
+    }
+}
+
+impl PartialEq for Buffer {
+    fn eq(&self, other: &Buffer) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Buffer {}
+
+impl From<Vec<u8>> for Buffer {
+    fn from(bytes: Vec<u8>) -> Buffer {
+        Buffer::from(Bytes::from(bytes))
+    }
+}
+
+impl From<Bytes> for Buffer {
+    fn from(bytes: Bytes) -> Buffer {
+        Buffer {
+            inner: Inner::Bytes(bytes),
+        }
+    }
+}
+
+impl From<Buffer> for Bytes {
+    /// Without a copy.
+    fn from(buffer: Buffer) -> Bytes {
+        match buffer.inner {
+            Inner::Bytes(bytes) => bytes,
+            inner @ Inner::Block { .. } => Bytes::from_owner(Buffer { inner }),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "buffer_tests.rs"]
+mod tests;

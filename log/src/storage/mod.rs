@@ -1,0 +1,75 @@
+//! The seam between the log and a disk.
+//!
+//! [`Storage`] is completion-based: operations are submitted with a token, and what became
+//! of each comes back later from [`Storage::poll`]. Nothing here blocks but
+//! [`Storage::wait`], which only start-up and tests call. One trait, four backends (io_uring,
+//! portable, memory, faulty) and one contract suite that runs on all of them.
+//!
+//! Paths are relative to the data directory that the backend was opened on, with `/` between
+//! their parts; no path is ever derived from a client's string.
+
+mod error;
+mod op;
+
+pub use error::StorageError;
+pub use op::{Completion, DirEntry, FileId, Mapping, Op, Output, Preparation, Token};
+
+/// The largest [`Op::Read`], in bytes.
+pub const READ_BYTES_MAX: usize = 64 << 20;
+
+/// Operations that one storage holds at a time: submitted and not yet handed out. One more
+/// completes at once with [`StorageError::Resources`].
+pub const IN_FLIGHT_MAX: usize = 65_536;
+
+/// A disk, as the log sees it.
+///
+/// Operations, also on one file, may complete in any order and overlap; whoever needs an order
+/// submits the next after the completion of the last. Every submitted operation completes
+/// exactly once, unless the backend is dropped.
+///
+/// Dropping a storage lets go of all its files; what was in flight may or may not have
+/// happened, as after a crash of the process.
+pub trait Storage {
+    /// What offsets, lengths and memory of reads and writes are multiples of: a power of two,
+    /// at least 512.
+    fn alignment(&self) -> usize;
+
+    /// Queues an operation. Never blocks. It may start at once or at the next
+    /// [`flush`](Self::flush).
+    fn submit(&mut self, token: Token, op: Op);
+
+    /// Starts all that was queued, with one submission where the backend can.
+    fn flush(&mut self);
+
+    /// Appends what has completed to `out`. Never blocks.
+    fn poll(&mut self, out: &mut Vec<Completion>);
+
+    /// Flushes, and blocks until at least one completion is there, or none is in flight.
+    /// For start-up, tools and tests; never on a shard's turn.
+    fn wait(&mut self);
+
+    /// Operations submitted and not yet handed out by [`poll`](Self::poll).
+    fn in_flight(&self) -> usize;
+
+    /// What this storage has done since it was opened.
+    fn counters(&self) -> Counters;
+}
+
+/// What a storage has done since it was opened. For `status` and metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Operations submitted.
+    pub submitted: u64,
+    /// Operations completed, failed ones among them.
+    pub completed: u64,
+    /// Operations that failed.
+    pub failed: u64,
+    /// Bytes of completed [`Op::Write`]s and of [`Op::Create`]s' first blocks.
+    pub bytes_written: u64,
+    /// Bytes given by completed [`Op::Read`]s.
+    pub bytes_read: u64,
+    /// System calls that handed operations to a ring; 0 where there is none.
+    pub ring_submissions: u64,
+    /// Completions that came out of a ring; 0 where there is none.
+    pub ring_completions: u64,
+}

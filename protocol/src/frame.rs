@@ -3,6 +3,7 @@
 use std::ops::{Deref, Range};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use highwater_record::Buffer;
 use thiserror::Error;
 
 use crate::{ApiKey, EncodeError};
@@ -11,7 +12,7 @@ use crate::{ApiKey, EncodeError};
 pub const LENGTH_BYTES: usize = 4;
 
 /// Refcounted bytes that can be cut without copying: a server's pooled
-/// [`highwater_record::Buffer`], a client's [`Bytes`].
+/// [`Buffer`], a client's [`Bytes`].
 pub trait Frame: Deref<Target = [u8]> + Clone {
     /// A part of these bytes that shares their memory.
     ///
@@ -19,6 +20,12 @@ pub trait Frame: Deref<Target = [u8]> + Clone {
     /// If the range goes beyond the end.
     #[must_use]
     fn cut(&self, range: Range<usize>) -> Self;
+}
+
+impl Frame for Buffer {
+    fn cut(&self, range: Range<usize>) -> Self {
+        self.slice(range)
+    }
 }
 
 impl Frame for Bytes {

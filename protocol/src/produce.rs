@@ -1,6 +1,8 @@
 //! Produce, key 0, versions 3 to 9, by hand over bytes: records are cut out of the request's
 //! frame and spliced into the client's, never copied.
 
+use std::ops::Range;
+
 use bytes::{Bytes, BytesMut};
 
 use crate::frame::FrameBuilder;
@@ -45,9 +47,10 @@ impl Acks {
     }
 }
 
-/// A Produce request. `F` is the kind of bytes it was cut from.
+/// A Produce request. `R` is how a partition's records are held: a [`Frame`], or their place in
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProduceRequest<F> {
+pub struct ProduceRequest<R> {
     /// Set by transactional producers.
     pub transactional_id: Option<StrBytes>,
     /// When to answer.
@@ -55,26 +58,26 @@ pub struct ProduceRequest<F> {
     /// How long to wait for the replicas, in milliseconds.
     pub timeout_ms: i32,
     /// What to append, by topic.
-    pub topics: Vec<ProduceTopic<F>>,
+    pub topics: Vec<ProduceTopic<R>>,
 }
 
 /// The batches for one topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProduceTopic<F> {
+pub struct ProduceTopic<R> {
     /// The topic's name as sent, not yet checked to be a legal one. A copy: it does not keep the
     /// frame alive.
     pub name: StrBytes,
     /// By partition.
-    pub partitions: Vec<ProducePartition<F>>,
+    pub partitions: Vec<ProducePartition<R>>,
 }
 
 /// The batches for one partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProducePartition<F> {
+pub struct ProducePartition<R> {
     /// Which partition; clients may send any number.
     pub index: i32,
-    /// The bytes of one record batch, as far as the sender is honest; shares the frame's memory.
-    pub records: Option<F>,
+    /// The bytes of one record batch, as far as the sender is honest.
+    pub records: Option<R>,
 }
 
 /// A Produce response.
@@ -148,43 +151,64 @@ const PARTITION_RESPONSE_BYTES_MIN: usize = 22;
 const RECORD_ERROR_BYTES_MIN: usize = 5;
 
 impl<F: Frame> ProduceRequest<F> {
-    /// Reads the body of a request that begins at byte `at` of its frame.
+    /// Reads the body of a request that begins at byte `at` of its frame. Records share the
+    /// frame's memory.
     ///
     /// # Errors
     /// [`DecodeError`] if the bytes do not hold the format of `version`.
     pub fn decode(version: i16, frame: &F, at: usize) -> Result<Self, DecodeError> {
-        check_version(version)?;
-        let flexible = ApiKey::Produce.is_flexible(version);
-        let mut reader = Reader::new(frame, at, flexible, Allowance::request());
-        let transactional_id = reader.nullable_text()?.map(owned);
-        let acks = Acks::from_code(reader.i16()?);
-        let timeout_ms = reader.i32()?;
-        let count = reader.count(TOPIC_BYTES_MIN)?;
-        let mut topics = Vec::with_capacity(count);
-        for _ in 0..count {
-            topics.push(decode_topic(&mut reader, frame)?);
-        }
-        reader.skip_tagged_fields()?;
-        reader.finish()?;
-        Ok(Self {
-            transactional_id,
-            acks,
-            timeout_ms,
-            topics,
-        })
+        decode_request(version, frame, at, &|range| frame.cut(range))
     }
 }
 
-fn decode_topic<F: Frame>(
+impl ProduceRequest<Range<usize>> {
+    /// As [`ProduceRequest::decode`], but says only where in the frame each partition's records
+    /// lie: for a receiver that stamps batches in place before it shares their memory.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes do not hold the format of `version`.
+    pub fn decode_ranges(version: i16, frame: &[u8], at: usize) -> Result<Self, DecodeError> {
+        decode_request(version, frame, at, &|range| range)
+    }
+}
+
+fn decode_request<R>(
+    version: i16,
+    frame: &[u8],
+    at: usize,
+    cut: &impl Fn(Range<usize>) -> R,
+) -> Result<ProduceRequest<R>, DecodeError> {
+    check_version(version)?;
+    let flexible = ApiKey::Produce.is_flexible(version);
+    let mut reader = Reader::new(frame, at, flexible, Allowance::request());
+    let transactional_id = reader.nullable_text()?.map(owned);
+    let acks = Acks::from_code(reader.i16()?);
+    let timeout_ms = reader.i32()?;
+    let count = reader.count(TOPIC_BYTES_MIN)?;
+    let mut topics = Vec::with_capacity(count);
+    for _ in 0..count {
+        topics.push(decode_topic(&mut reader, cut)?);
+    }
+    reader.skip_tagged_fields()?;
+    reader.finish()?;
+    Ok(ProduceRequest {
+        transactional_id,
+        acks,
+        timeout_ms,
+        topics,
+    })
+}
+
+fn decode_topic<R>(
     reader: &mut Reader<'_>,
-    frame: &F,
-) -> Result<ProduceTopic<F>, DecodeError> {
+    cut: &impl Fn(Range<usize>) -> R,
+) -> Result<ProduceTopic<R>, DecodeError> {
     let name = owned(reader.text()?);
     let count = reader.count(PARTITION_BYTES_MIN)?;
     let mut partitions = Vec::with_capacity(count);
     for _ in 0..count {
         let index = reader.i32()?;
-        let records = reader.bytes_range()?.map(|range| frame.cut(range));
+        let records = reader.bytes_range()?.map(cut);
         reader.skip_tagged_fields()?;
         partitions.push(ProducePartition { index, records });
     }

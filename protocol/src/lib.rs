@@ -44,6 +44,8 @@ pub mod messages;
 mod produce;
 mod request;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod versions;
 mod wire;
 

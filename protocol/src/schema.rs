@@ -11,7 +11,7 @@ use crate::wire::{Allowance, Reader};
 use crate::{ApiKey, DecodeError};
 
 /// A type of the protocol, as far as its extent goes.
-enum Shape {
+pub(crate) enum Shape {
     /// So many bytes.
     Fixed(usize),
     /// A string, null or not.
@@ -25,8 +25,8 @@ enum Shape {
 }
 
 /// A field and the versions that have it, both ends inclusive.
-struct Field {
-    shape: Shape,
+pub(crate) struct Field {
+    pub(crate) shape: Shape,
     since: i16,
     until: i16,
 }
@@ -50,7 +50,7 @@ impl Field {
         self
     }
 
-    const fn is_in(&self, version: i16) -> bool {
+    pub(crate) const fn is_in(&self, version: i16) -> bool {
         self.since <= version && version <= self.until
     }
 }
@@ -191,7 +191,7 @@ fn walk_structures(
 }
 
 /// The fields of a request. Produce and Fetch have decoders of their own and are not walked.
-const fn request_fields(key: ApiKey) -> &'static [Field] {
+pub(crate) const fn request_fields(key: ApiKey) -> &'static [Field] {
     match key {
         ApiKey::Produce | ApiKey::Fetch => &[],
         ApiKey::ListOffsets => LIST_OFFSETS_REQUEST,
@@ -209,7 +209,7 @@ const fn request_fields(key: ApiKey) -> &'static [Field] {
 }
 
 /// The fields of a response.
-const fn response_fields(key: ApiKey) -> &'static [Field] {
+pub(crate) const fn response_fields(key: ApiKey) -> &'static [Field] {
     match key {
         ApiKey::Produce | ApiKey::Fetch => &[],
         ApiKey::ListOffsets => LIST_OFFSETS_RESPONSE,

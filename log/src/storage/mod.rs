@@ -8,10 +8,17 @@
 //! Paths are relative to the data directory that the backend was opened on, with `/` between
 //! their parts; no path is ever derived from a client's string.
 
+mod check;
 mod error;
+mod files;
+mod memory;
 mod op;
 
 pub use error::StorageError;
+pub use memory::{
+    ChangeId, CrashImages, Granularity, Keep, MemoryDisk, MemoryStorage, PendingChange,
+    PendingKind, SECTOR,
+};
 pub use op::{Completion, DirEntry, FileId, Mapping, Op, Output, Preparation, Token};
 
 /// The largest [`Op::Read`], in bytes.
@@ -72,4 +79,16 @@ pub struct Counters {
     pub ring_submissions: u64,
     /// Completions that came out of a ring; 0 where there is none.
     pub ring_completions: u64,
+}
+
+impl Counters {
+    /// Counts a completion; `written` are the bytes that it wrote if it succeeded.
+    fn count(&mut self, result: &Result<Output, StorageError>, written: u64) {
+        self.completed += 1;
+        match result {
+            Ok(Output::Read(data)) => self.bytes_read += data.len() as u64,
+            Ok(_) => self.bytes_written += written,
+            Err(_) => self.failed += 1,
+        }
+    }
 }

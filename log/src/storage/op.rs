@@ -165,6 +165,16 @@ pub enum Op {
     Space,
 }
 
+impl Op {
+    /// Bytes of payload that it writes.
+    pub(super) fn bytes_written(&self) -> u64 {
+        match self {
+            Self::Create { first: data, .. } | Self::Write { data, .. } => data.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
 /// What a completed operation gives.
 #[derive(Debug)]
 pub enum Output {

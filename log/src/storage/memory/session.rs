@@ -1,0 +1,277 @@
+//! One life on a disk in memory: its open files, and operations in their two steps.
+
+use std::sync::Arc;
+
+use highwater_record::Buffer;
+
+use super::MemoryDisk;
+use super::image::{Effect, Image};
+use super::node::ChangeState;
+use super::tree::NodeId;
+use crate::storage::files::{FileTable, OPEN_FILES_MAX};
+use crate::storage::{FileId, Mapping, Op, Output, StorageError, check};
+
+/// What a storage has of a disk in memory.
+#[derive(Debug)]
+pub(in crate::storage) struct Session {
+    disk: MemoryDisk,
+    life: u64,
+    files: FileTable<OpenFile>,
+}
+
+#[derive(Debug, Clone)]
+pub(in crate::storage) struct OpenFile {
+    pub(in crate::storage) node: NodeId,
+    pub(in crate::storage) path: String,
+    write: bool,
+}
+
+/// An operation that has begun: what it will answer, and what it will make durable.
+#[derive(Debug)]
+pub(in crate::storage) struct Begun {
+    pub(in crate::storage) effect: Effect,
+    pub(in crate::storage) result: Result<Output, StorageError>,
+}
+
+impl Begun {
+    pub(in crate::storage) fn failed(error: StorageError) -> Self {
+        Self {
+            effect: Effect::None,
+            result: Err(error),
+        }
+    }
+}
+
+impl Session {
+    pub(in crate::storage) fn new(disk: MemoryDisk) -> Self {
+        let life = disk.image().life;
+        Self {
+            disk,
+            life,
+            files: FileTable::new(),
+        }
+    }
+
+    pub(in crate::storage) fn disk(&self) -> &MemoryDisk {
+        &self.disk
+    }
+
+    /// The open file of this id.
+    pub(in crate::storage) fn open_file(&self, file: FileId) -> Result<&OpenFile, StorageError> {
+        self.files.get(file).ok_or_else(|| check::stale(file))
+    }
+
+    /// First step: refuses the operation, or makes it visible.
+    pub(in crate::storage) fn begin(&mut self, op: Op) -> Begun {
+        let disk = self.disk.clone();
+        let mut image = disk.image();
+        if image.life != self.life {
+            return Begun::failed(over());
+        }
+        self.dispatch(&mut image, op).unwrap_or_else(Begun::failed)
+    }
+
+    /// Second step: makes durable what the operation promises, and answers.
+    pub(in crate::storage) fn finish(&mut self, begun: Begun) -> Result<Output, StorageError> {
+        let mut image = self.disk.image();
+        if image.life != self.life {
+            return Err(over());
+        }
+        image.finish(&begun.effect);
+        begun.result
+    }
+
+    /// Instead of the second step: the operation has failed, or its process has died.
+    pub(in crate::storage) fn abandon(&mut self, begun: &Begun, state: ChangeState) {
+        let mut image = self.disk.image();
+        if image.life == self.life {
+            image.abandon(&begun.effect, state);
+        }
+    }
+
+    fn dispatch(&mut self, image: &mut Image, op: Op) -> Result<Begun, StorageError> {
+        let effect = match op {
+            Op::Create {
+                path,
+                len,
+                preparation: _,
+                first,
+            } => {
+                check::create(&path, len, &first, image.alignment)?;
+                image.create(&path, len, &first)?
+            }
+            Op::Open { path, write } => return self.open(image, path, write),
+            Op::Close { file } => {
+                let closed = self.files.remove(file).ok_or_else(|| check::stale(file))?;
+                image.closed(closed.node);
+                Effect::None
+            }
+            Op::Write { file, offset, data } => {
+                let open = self.writable(file)?;
+                let len = image.node(open.node).live.len();
+                check::write(&open.path, offset, &data, len, image.alignment)?;
+                check::unmapped(&open.path, image.node(open.node).is_mapped())?;
+                image.write(open.node, offset, &data)
+            }
+            Op::Read { file, offset, len } => {
+                let open = self.open_file(file)?;
+                check::read(&open.path, offset, len, image.alignment)?;
+                let bytes = image.node(open.node).live.read(offset, len);
+                return answer(Output::Read(Buffer::from(bytes)));
+            }
+            Op::Sync { file } => image.sync(self.writable(file)?.node),
+            Op::Truncate { file, len } => {
+                let open = self.writable(file)?;
+                let present = image.node(open.node).live.len();
+                check::truncate(&open.path, len, present, image.alignment)?;
+                check::unmapped(&open.path, image.node(open.node).is_mapped())?;
+                image.truncate(open.node, len)
+            }
+            Op::Protect { path, read_only } => {
+                check::file_path(&path)?;
+                Effect::Protect {
+                    node: image.file(&path)?,
+                    read_only,
+                }
+            }
+            Op::Rename { from, to } => {
+                check::file_path(&from)?;
+                check::file_path(&to)?;
+                image.rename(&from, &to)?
+            }
+            Op::Unlink { path } => {
+                check::file_path(&path)?;
+                image.unlink(&path)?
+            }
+            Op::MakeDir { path } => {
+                check::file_path(&path)?;
+                image.make_dir(&path)?
+            }
+            Op::RemoveDir { path } => {
+                check::file_path(&path)?;
+                image.remove_dir(&path)?
+            }
+            Op::SyncDir { path } => {
+                check::dir_path(&path)?;
+                image.sync_dir(&path)?
+            }
+            Op::List { path } => {
+                check::dir_path(&path)?;
+                return answer(Output::Listed(image.list(&path)?));
+            }
+            Op::Map { path } => return map(image, path),
+            Op::Populate {
+                mapping,
+                offset,
+                len,
+            } => {
+                mapping.populate(offset, len)?;
+                Effect::None
+            }
+            Op::Space => {
+                let available = image.capacity.saturating_sub(image.used());
+                return answer(Output::Space {
+                    available,
+                    total: image.capacity,
+                });
+            }
+        };
+        Ok(Begun {
+            effect,
+            result: Ok(Output::Done),
+        })
+    }
+
+    fn open(
+        &mut self,
+        image: &mut Image,
+        path: String,
+        write: bool,
+    ) -> Result<Begun, StorageError> {
+        check::file_path(&path)?;
+        let node = image.file(&path)?;
+        let (len, read_only) = (image.node(node).live.len(), image.node(node).read_only);
+        if write && read_only {
+            return Err(StorageError::ReadOnly { path });
+        }
+        match self.files.insert(OpenFile { node, path, write }) {
+            Ok(file) => {
+                image.opened(node);
+                answer(Output::Opened {
+                    file,
+                    len,
+                    read_only,
+                })
+            }
+            Err(OpenFile { path, .. }) => {
+                let reason = format!("{OPEN_FILES_MAX} files are open");
+                Err(StorageError::Resources { path, reason })
+            }
+        }
+    }
+
+    fn writable(&self, file: FileId) -> Result<&OpenFile, StorageError> {
+        let open = self.open_file(file)?;
+        check::writable(&open.path, open.write)?;
+        Ok(open)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let mut image = self.disk.image();
+        if image.life == self.life {
+            for open in self.files.drain() {
+                image.closed(open.node);
+            }
+        }
+    }
+}
+
+fn answer(output: Output) -> Result<Begun, StorageError> {
+    Ok(Begun {
+        effect: Effect::None,
+        result: Ok(output),
+    })
+}
+
+fn over() -> StorageError {
+    let reason = "the disk has crashed since this storage was opened".to_owned();
+    StorageError::Io {
+        path: String::new(),
+        call: "any",
+        reason,
+    }
+}
+
+/// A file's bytes as they were when it was mapped, which is for ever: it is immutable.
+#[derive(Debug)]
+struct MemoryMapping {
+    path: String,
+    bytes: Vec<u8>,
+    /// Lets the disk refuse to change what is mapped.
+    _alive: Arc<()>,
+}
+
+impl Mapping for MemoryMapping {
+    fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn populate(&self, offset: usize, len: usize) -> Result<(), StorageError> {
+        check::window(&self.path, offset, len, self.bytes.len())
+    }
+}
+
+fn map(image: &mut Image, path: String) -> Result<Begun, StorageError> {
+    check::file_path(&path)?;
+    let node = image.file(&path)?;
+    let bytes = image.node(node).live.read(0, usize::MAX);
+    check::mappable(&path, bytes.len() as u64)?;
+    let mapping = MemoryMapping {
+        path,
+        bytes,
+        _alive: image.mapped(node),
+    };
+    answer(Output::Mapped(Arc::new(mapping)))
+}

@@ -1,0 +1,82 @@
+//! One contract for every backend of `Storage`.
+
+#![allow(missing_docs)]
+
+mod driver;
+mod power_cut;
+mod properties;
+
+use driver::Subject;
+use highwater_log::storage::{MemoryDisk, MemoryStorage};
+
+/// One test per property for each backend named; a backend is a function that gives a fresh
+/// [`Subject`], or nothing if this machine has no such backend.
+macro_rules! contract {
+    ($($backend:ident),*; $($property:ident),* $(,)?) => {
+        contract!(@each [$($backend)*] [$($property)*]);
+    };
+    (@each [$($backend:ident)*] $properties:tt) => {
+        $(contract!(@backend $backend $properties);)*
+    };
+    (@backend $backend:ident [$($property:ident)*]) => {
+        mod $backend {
+            $(
+                #[test]
+                fn $property() {
+                    if let Some(subject) = super::subject::$backend() {
+                        crate::properties::$property(&subject);
+                    }
+                }
+            )*
+        }
+    };
+}
+
+contract! {
+    memory;
+    create_makes_the_whole_file,
+    create_refuses_what_is_there,
+    create_refuses_bad_sizes,
+    what_is_written_is_read_back,
+    a_large_write_is_whole,
+    a_part_of_a_shared_buffer_can_be_written,
+    a_read_ends_with_the_file,
+    a_file_cut_at_any_byte_reads_to_its_end,
+    misaligned_is_refused,
+    a_write_stays_within_the_file,
+    what_is_not_there_is_not_found,
+    paths_do_not_leave_the_directory,
+    an_id_ends_with_its_file,
+    closing_waits_for_what_was_submitted,
+    an_id_for_reading_changes_nothing,
+    the_next_life_finds_what_was_written,
+    a_life_may_end_in_the_middle,
+    an_unlinked_file_lives_until_it_is_closed,
+    rename_replaces,
+    directories_can_be_renamed,
+    lists_are_in_order,
+    directories_come_and_go,
+    sync_answers,
+    truncate_cuts,
+    a_protected_file_is_not_opened_for_writing,
+    a_mapping_shows_the_file_and_outlives_it,
+    nothing_cannot_be_mapped,
+    space_is_told,
+    wait_returns_when_nothing_is_in_flight,
+    everything_completes_once,
+    many_writes_to_one_file_overlap_in_time,
+    counters_count,
+}
+
+mod subject {
+    use super::*;
+
+    pub(crate) fn memory() -> Option<Subject> {
+        let disk = MemoryDisk::new();
+        let on = disk.clone();
+        Some(Subject {
+            open: Box::new(move || Box::new(MemoryStorage::new(&on))),
+            resize: Box::new(move |path, len| disk.resize_file(path, len).expect("it is there")),
+        })
+    }
+}

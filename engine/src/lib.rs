@@ -1,1 +1,20 @@
 //! The deterministic ring: shards, partitions, controller and request logic.
+//!
+//! A shard takes [`Input`]s, and a turn at a time turns them into [`Output`]s. It knows no
+//! sockets, threads or clocks; time, chance and disk are arguments.
+
+mod io;
+mod ops;
+pub mod peer;
+mod producer_state;
+mod service;
+
+pub use highwater_consensus::{Lane, LogIndex, NodeId, Session};
+pub use io::{ConnId, Input, LeaderHint, Now, Output, ShardId, ShardMessage, Ticket, Turn};
+pub use ops::{
+    Asked, Batch, BatchFacts, CONTROLLER, CommittedEntry, CommittedKind, Fetch, Fetched,
+    GroupCommand, GroupConfig, GroupId, GroupSpec, OffsetSpec, Op, OpError, OpId, OpQueue,
+    OpResult, Outcome, Produce, ProducerFacts, ReadFrom, ReplicaStatus,
+};
+pub use producer_state::ProducerError;
+pub use service::{NoService, Service, ServiceOutput};

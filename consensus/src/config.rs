@@ -39,9 +39,9 @@ pub struct Config {
 /// How eagerly a node campaigns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// From the earlier half of the election timeouts: it normally wins.
+    /// Its timeouts come from the first quarter of the range: it is normally the first.
     Preferred,
-    /// From the later half.
+    /// From the whole range.
     #[default]
     Normal,
 }
@@ -116,6 +116,10 @@ pub enum Quarantine {
     None,
     /// A hole with a verified tail behind it. The node votes by its last entry, acknowledges
     /// nothing from the hole on until that is known to be committed, and campaigns last.
+    ///
+    /// The epoch history must be right for the hole too (from the entries on both sides of it,
+    /// if they have the same term, or from a footer): a wrong term would look like a conflict
+    /// and have the verified tail cut. If it is not known, say [`Quarantine::ToEnd`].
     Hole {
         /// The first unreadable index.
         first: LogIndex,

@@ -9,13 +9,25 @@
 //! Algorithm (Extended Version)", 2014; "the thesis" is Ongaro, "Consensus: Bridging Theory and
 //! Practice", 2014.
 
+mod beat;
+mod commit;
 mod config;
+mod election;
 mod error;
+mod follow;
+pub mod invariants;
 mod membership;
 mod message;
 mod output;
+mod progress;
+mod quarantine;
 mod raft;
+mod read;
+mod replication;
+mod role;
+mod tail;
 mod types;
+mod writes;
 
 pub use config::{Config, Priority, Quarantine, Restored};
 pub use error::{ConfigError, MessageError, ProposeError, ReadError, TransferError};

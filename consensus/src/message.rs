@@ -91,18 +91,35 @@ impl Message {
             | Message::TimeoutNow { term } => term,
         }
     }
+
+    /// Whether only a candidate or a leader may say so.
+    pub(crate) fn is_of_a_voter(&self) -> bool {
+        match self {
+            Message::PreVote { .. }
+            | Message::Vote { .. }
+            | Message::Append { .. }
+            | Message::Base { .. }
+            | Message::TimeoutNow { .. } => true,
+            Message::PreVoteReply { .. }
+            | Message::VoteReply { .. }
+            | Message::AppendReply { .. } => false,
+        }
+    }
 }
 
 /// What came of an append, or of a base.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AppendOutcome {
-    /// The logs agree.
+    /// The logs agree. `promised <= synced <= matched`.
     Accepted {
-        /// The follower's log agrees with the leader's up to here. Received, perhaps not yet
-        /// on disk: flow control, not agreement.
+        /// The follower's log agrees with the leader's up to here: received, perhaps not yet on
+        /// disk. Tells the leader where to go on.
         matched: LogIndex,
-        /// And it is synced up to here: what the leader may count. At most `matched`.
+        /// And that is synced up to here. Frees the leader's window.
         synced: LogIndex,
+        /// And the follower vouches for it: what the leader counts. Less than `synced` only
+        /// while the follower is quarantined.
+        promised: LogIndex,
     },
     /// The entry before the first was not there, or another one. Said once per window.
     Conflict {

@@ -1,0 +1,217 @@
+//! What a leader knows of one follower, and what is on its way there.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::types::{BeatRound, LogIndex, Session};
+
+/// How many beats a leader waits for a sign of progress before it takes what is on its way for
+/// lost and probes. A probe costs a few bytes, and a slow follower answers where it stands, so
+/// nothing is sent twice for being slow.
+const STALLED_BEATS_MAX: u32 = 4;
+
+/// How many unanswered beats are remembered; older ones confirm no read.
+const ROUNDS_MAX: usize = 16;
+
+/// How a follower is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Where the logs agree is not known. One append at a time, until one is accepted.
+    Probe {
+        /// It is on its way.
+        waiting: bool,
+    },
+    /// Appends leave as they come, ahead of their acknowledgements, within the window.
+    Replicate,
+    /// The follower is further behind than the leader's memory: its driver reads for it.
+    CatchUp {
+        /// Reading.
+        reading: bool,
+    },
+    /// The follower ended before the leader's log starts.
+    Base {
+        /// The base is on its way.
+        waiting: bool,
+    },
+}
+
+/// A leader's view of one follower (paper, figure 2: `nextIndex`, `matchIndex`).
+///
+/// All but the contact time belongs to one session and is forgotten with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Progress {
+    /// The session that is up.
+    pub(crate) session: Option<Session>,
+    /// How it is served.
+    pub(crate) mode: Mode,
+    /// The next entry to send.
+    pub(crate) next_index: LogIndex,
+    /// Synced there, by what it said in this session. Never above `sent_index`.
+    pub(crate) match_index: LogIndex,
+    /// The highest index that was sent in this session, or named as the one before.
+    sent_index: LogIndex,
+    /// The number of the attempt; an answer to an older one moves no mode.
+    pub(crate) window: u64,
+    /// Appends that are not yet synced there: last index and bytes of each.
+    in_flight: VecDeque<(LogIndex, u64)>,
+    in_flight_bytes: u64,
+    /// What the driver allows to be sent.
+    pub(crate) allowance: u64,
+    /// When it last answered in this term.
+    pub(crate) contact: Duration,
+    stalled_beats: u32,
+    rounds: VecDeque<(BeatRound, u64)>,
+    /// The newest read epoch that it has confirmed.
+    pub(crate) confirmed_epoch: u64,
+}
+
+impl Progress {
+    /// A follower of which a new leader knows nothing.
+    pub(crate) fn new(session: Option<Session>, next: LogIndex, now: Duration) -> Progress {
+        Progress {
+            session,
+            mode: Mode::Probe { waiting: false },
+            next_index: next,
+            match_index: LogIndex::ZERO,
+            sent_index: LogIndex::ZERO,
+            window: 1,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            allowance: u64::MAX,
+            contact: now,
+            stalled_beats: 0,
+            rounds: VecDeque::new(),
+            confirmed_epoch: 0,
+        }
+    }
+
+    /// Another session, or none: whatever was known may be wrong now, since the follower may
+    /// have lost what it had not synced.
+    pub(crate) fn begin_session(&mut self, session: Option<Session>, next: LogIndex) {
+        let fresh = Progress::new(session, next, self.contact);
+        *self = Progress {
+            window: self.window + 1,
+            allowance: self.allowance,
+            ..fresh
+        };
+    }
+
+    /// Looks again where the logs agree, at the entry before `next`; what is on its way no
+    /// longer matters.
+    pub(crate) fn become_probe(&mut self, next: LogIndex) {
+        self.mode = Mode::Probe { waiting: false };
+        self.next_index = next.max(self.match_index.next());
+        self.window += 1;
+        self.in_flight.clear();
+        self.in_flight_bytes = 0;
+        self.stalled_beats = 0;
+    }
+
+    /// As [`Progress::become_probe`], but not before the next beat is answered.
+    pub(crate) fn pause(&mut self) {
+        self.become_probe(self.next_index);
+        self.mode = Mode::Probe { waiting: true };
+        self.stalled_beats = STALLED_BEATS_MAX;
+    }
+
+    /// A probe was accepted: from `next` on appends may flow.
+    pub(crate) fn become_replicate(&mut self, next: LogIndex) {
+        self.mode = Mode::Replicate;
+        self.next_index = next.max(self.match_index.next());
+        // What it has received and not yet synced stays in the window.
+        self.in_flight.retain(|&(last, _)| last < next);
+        self.in_flight_bytes = self.in_flight.iter().map(|&(_, bytes)| bytes).sum();
+        self.stalled_beats = 0;
+    }
+
+    /// Entries through `last` have been sent.
+    pub(crate) fn sent(&mut self, last: LogIndex, bytes: u64) {
+        self.note_sent(last);
+        self.next_index = last.next();
+        self.in_flight.push_back((last, bytes));
+        self.in_flight_bytes += bytes;
+        self.allowance = self.allowance.saturating_sub(bytes);
+    }
+
+    /// `last` was named to it: it may acknowledge up to here.
+    pub(crate) fn note_sent(&mut self, last: LogIndex) {
+        self.sent_index = self.sent_index.max(last);
+    }
+
+    /// It says that it has `synced` and vouches for `promised`: the first frees the window, the
+    /// second counts, both no further than what was sent in this session (P41). Returns whether
+    /// the match index moved.
+    pub(crate) fn acknowledged(&mut self, synced: LogIndex, promised: LogIndex) -> bool {
+        while let Some(&(last, bytes)) = self.in_flight.front()
+            && last <= synced
+        {
+            self.in_flight.pop_front();
+            self.in_flight_bytes -= bytes;
+            self.stalled_beats = 0;
+        }
+        let promised = promised.min(self.sent_index);
+        let moved = promised > self.match_index;
+        self.match_index = self.match_index.max(promised);
+        self.next_index = self.next_index.max(self.match_index.next());
+        assert!(self.match_index <= self.sent_index);
+        moved
+    }
+
+    /// Bytes that may be sent now, within a window of `window_max`; `None` if nothing may. With
+    /// nothing on its way one entry may, of whatever size.
+    pub(crate) fn room(&self, window_max: u64) -> Option<u64> {
+        if self.session.is_none() || self.allowance == 0 {
+            return None;
+        }
+        let free = window_max.saturating_sub(self.in_flight_bytes);
+        if free == 0 && !self.in_flight.is_empty() {
+            return None;
+        }
+        Some(free.min(self.allowance))
+    }
+
+    /// Bytes on their way.
+    pub(crate) fn in_flight_bytes(&self) -> u64 {
+        self.in_flight_bytes
+    }
+
+    /// Whether nothing is on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_empty()
+    }
+
+    /// A beat leaves, in which reads up to `epoch` are asked to be confirmed.
+    pub(crate) fn beat_sent(&mut self, round: BeatRound, epoch: u64) {
+        if self.rounds.len() == ROUNDS_MAX {
+            self.rounds.pop_front();
+        }
+        self.rounds.push_back((round, epoch));
+    }
+
+    /// The beat was answered. Returns whether it was one of this leadership and session: another
+    /// confirms nothing.
+    pub(crate) fn beat_answered(&mut self, now: Duration, round: BeatRound) -> bool {
+        let Some(&(_, epoch)) = self.rounds.iter().find(|&&(sent, _)| sent == round) else {
+            return false;
+        };
+        self.rounds.retain(|&(sent, _)| sent > round);
+        self.confirmed_epoch = self.confirmed_epoch.max(epoch);
+        self.contact = self.contact.max(now);
+        true
+    }
+
+    /// A beat was answered: whether something has been on its way for so long that it must be
+    /// taken for lost.
+    pub(crate) fn is_stalled(&mut self) -> bool {
+        let expects_answer = match self.mode {
+            Mode::Probe { waiting } | Mode::Base { waiting } => waiting,
+            Mode::Replicate | Mode::CatchUp { .. } => !self.in_flight.is_empty(),
+        };
+        if !expects_answer {
+            self.stalled_beats = 0;
+            return false;
+        }
+        self.stalled_beats += 1;
+        self.stalled_beats > STALLED_BEATS_MAX
+    }
+}

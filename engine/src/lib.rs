@@ -12,9 +12,9 @@ mod service;
 pub use highwater_consensus::{Lane, LogIndex, NodeId, Session};
 pub use io::{ConnId, Input, LeaderHint, Now, Output, ShardId, ShardMessage, Ticket, Turn};
 pub use ops::{
-    Asked, Batch, BatchFacts, CONTROLLER, CommittedEntry, CommittedKind, Fetch, Fetched,
-    GroupCommand, GroupConfig, GroupId, GroupSpec, OffsetSpec, Op, OpError, OpId, OpQueue,
-    OpResult, Outcome, Produce, ProducerFacts, ReadFrom, ReplicaStatus,
+    Asked, Batch, CONTROLLER, CommittedEntry, CommittedKind, Fetch, Fetched, GroupCommand,
+    GroupConfig, GroupId, GroupSpec, OffsetSpec, Op, OpError, OpId, OpQueue, OpResult, Outcome,
+    Produce, ReadFrom, ReplicaStatus,
 };
 pub use producer_state::ProducerError;
 pub use service::{NoService, Service, ServiceOutput};

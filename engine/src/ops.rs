@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use highwater_consensus::{LogIndex, NodeId};
-use highwater_record::{Buffer, LeaderEpoch, Offset};
+use highwater_record::{BatchHeader, Buffer, LeaderEpoch, Offset};
 
 use crate::producer_state::ProducerError;
 
@@ -112,37 +112,10 @@ pub struct Produce {
 /// A whole, validated v2 record batch and what its header says.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// The batch's bytes, from its base offset field on.
+    /// The batch's bytes, from its base offset field on; its CRC has been checked.
     pub bytes: Buffer,
-    /// What its header says; it must be the truth about `bytes`.
-    pub facts: BatchFacts,
-}
-
-/// What the engine needs to know of a validated batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BatchFacts {
-    /// How many offsets it takes: the last offset delta plus one.
-    pub offset_span: u32,
-    /// The largest timestamp, in milliseconds since the Unix epoch.
-    pub max_timestamp: i64,
-    /// The batch's own CRC-32C, which covers everything from its attributes on and has been
-    /// checked.
-    pub crc: u32,
-    /// Who produced it, if the producer is idempotent.
-    pub producer: Option<ProducerFacts>,
-}
-
-/// Where a batch stands in the sequence of an idempotent producer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProducerFacts {
-    /// The producer's id, not negative.
-    pub id: i64,
-    /// The producer's epoch, not negative.
-    pub epoch: i16,
-    /// The sequence number of the batch's first record, not negative.
-    pub base_sequence: i32,
-    /// The sequence number of its last record; it wraps around to 0 after `i32::MAX`.
-    pub last_sequence: i32,
+    /// What its header says; it must be the header of `bytes`.
+    pub header: BatchHeader,
 }
 
 /// What to read.

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use highwater_consensus::{Lane, NodeId, Session};
 use highwater_record::{Buffer, LeaderEpoch};
 
 use crate::ops::{GroupCommand, GroupId, Op, OpId, OpResult};
+use crate::service::ServiceAddress;
 
 /// The time of a turn. Nothing in the engine asks a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,8 +138,8 @@ pub enum Output {
     Response {
         /// Whom.
         conn: ConnId,
-        /// The answer without its length prefix, in pieces.
-        chunks: Vec<Buffer>,
+        /// The whole frame, length prefix first, in pieces to be written in order.
+        chunks: Vec<Bytes>,
     },
     /// Close a client's connection once what was answered before is sent.
     Close {
@@ -205,6 +207,20 @@ pub enum ShardMessage {
     },
     /// Who leads a group, for metadata.
     Leader(LeaderHint),
+    /// A peer has become reachable, or is no longer, for the services of the other shards.
+    Reachable {
+        /// The peer.
+        node: NodeId,
+        /// Whether it is.
+        reachable: bool,
+    },
+    /// A message for the service there.
+    Service {
+        /// The sender's place; of this node or, if shard 0 has passed it on, of another.
+        from: ServiceAddress,
+        /// What it says.
+        message: Buffer,
+    },
 }
 
 /// Who leads a group: soft state, spread between nodes and shards, the highest epoch wins.

@@ -17,4 +17,4 @@ pub use ops::{
     Produce, ReadFrom, ReplicaStatus,
 };
 pub use producer_state::ProducerError;
-pub use service::{NoService, Service, ServiceOutput};
+pub use service::{NoService, SERVICE_MESSAGE_BYTES_MAX, Service, ServiceAddress, ServiceOutput};

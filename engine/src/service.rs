@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use highwater_consensus::LogIndex;
+use bytes::Bytes;
+use highwater_consensus::{LogIndex, NodeId};
 use highwater_record::Buffer;
 
-use crate::io::{ConnId, LeaderHint, Now};
+use crate::io::{ConnId, LeaderHint, Now, ShardId};
 use crate::ops::{GroupId, OpId, OpQueue, OpResult};
 
 /// A state machine for requests, one on each shard, stepped within the shard's turn.
@@ -29,6 +30,20 @@ pub trait Service {
     /// A leader has become known, of any group of the cluster, whether it has a replica here or
     /// not. Older epochs than those already told are possible; the highest wins.
     fn handle_leader(&mut self, now: Now, hint: LeaderHint);
+
+    /// A peer has become reachable, or is no longer. Nodes not told of yet are not.
+    fn handle_peer(&mut self, now: Now, node: NodeId, reachable: bool);
+
+    /// The service of another shard, of this or of another node, says something. Messages are
+    /// delivered once or never, in the order they were sent as long as the link lives; what was
+    /// promised in one is lost with it, hence askers wait for a bounded time.
+    fn handle_message(
+        &mut self,
+        now: Now,
+        from: ServiceAddress,
+        message: Buffer,
+        ops: &mut OpQueue,
+    );
 
     /// A group's state, as [`snapshot`](Service::snapshot) gave it on this or on another node,
     /// is what there is instead of the entries up to and with `at`: after a start, or because
@@ -57,6 +72,19 @@ pub trait Service {
     fn poll_output(&mut self) -> Option<ServiceOutput>;
 }
 
+/// The largest message between services, in bytes: the state of the controller is the largest
+/// thing that they tell each other, and travels in pieces.
+pub const SERVICE_MESSAGE_BYTES_MAX: usize = 1 << 20;
+
+/// Where a service is: one on each shard of each node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceAddress {
+    /// The node.
+    pub node: NodeId,
+    /// Its shard.
+    pub shard: ShardId,
+}
+
 /// What a service wants done for its clients.
 #[derive(Debug)]
 pub enum ServiceOutput {
@@ -64,8 +92,16 @@ pub enum ServiceOutput {
     Response {
         /// Whom.
         conn: ConnId,
-        /// The answer without its length prefix, in pieces.
-        chunks: Vec<Buffer>,
+        /// The whole frame, length prefix first, in pieces to be written in order.
+        chunks: Vec<Bytes>,
+    },
+    /// Tell another service, or forget it if the link is down or the message would have to wait
+    /// longer than others of its lane.
+    Message {
+        /// Whom; another than this one.
+        to: ServiceAddress,
+        /// What, at most [`SERVICE_MESSAGE_BYTES_MAX`] bytes.
+        message: Buffer,
     },
     /// Close a client's connection once what was answered before is sent.
     Close {
@@ -93,6 +129,17 @@ impl Service for NoService {
     fn handle_done(&mut self, _now: Now, _id: OpId, _result: OpResult, _ops: &mut OpQueue) {}
 
     fn handle_leader(&mut self, _now: Now, _hint: LeaderHint) {}
+
+    fn handle_peer(&mut self, _now: Now, _node: NodeId, _reachable: bool) {}
+
+    fn handle_message(
+        &mut self,
+        _now: Now,
+        _from: ServiceAddress,
+        _message: Buffer,
+        _ops: &mut OpQueue,
+    ) {
+    }
 
     fn handle_restored(
         &mut self,

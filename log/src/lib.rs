@@ -1,8 +1,8 @@
 //! One partition's log on one disk: frames, files, group commit, recovery, and the hard-state
 //! journal.
 //!
-//! docs/format.md lays down every byte and what a crash may leave of it.
-//! [`storage`] is the seam to the disk.
+//! docs/format.md lays down every byte and what a crash may leave of it; [`mod@format`] holds the
+//! codecs, [`storage`] the seam to the disk.
 
 mod alarm;
 mod config;
@@ -11,6 +11,7 @@ mod error;
 mod event;
 mod ids;
 
+pub mod format;
 pub mod storage;
 
 pub use alarm::{Alarm, Damage};

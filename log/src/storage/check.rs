@@ -30,6 +30,20 @@ pub(super) fn dir_path(path: &str) -> Result<(), StorageError> {
     }
 }
 
+/// Refuses a rename to the same name or into itself.
+pub(super) fn rename(from: &str, to: &str) -> Result<(), StorageError> {
+    file_path(from)?;
+    file_path(to)?;
+    let rest = to.strip_prefix(from);
+    if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        return Err(invalid(
+            to,
+            format!("is or lies within {from}, which is renamed to it"),
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses a file that could not be made whole.
 pub(super) fn create(
     path: &str,

@@ -1,4 +1,4 @@
-//! Why an operation failed, and what follows from it.
+//! Why a storage cannot be opened, or an operation failed, and what follows from it.
 
 /// Why an operation failed, and what follows from it.
 ///
@@ -58,4 +58,35 @@ pub enum StorageError {
         /// What the system said.
         reason: String,
     },
+}
+
+/// Why a real storage cannot be opened on a data directory.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The caller's pool gives memory that the disk cannot read into.
+    #[error("buffers are aligned to {pooled} bytes, the data directory wants {wanted}")]
+    Alignment {
+        /// The pool's alignment in bytes.
+        pooled: usize,
+        /// The directory's.
+        wanted: usize,
+    },
+    /// No thread, descriptor or memory is left.
+    #[error("out of resources: {what}: {reason}")]
+    Resources {
+        /// What was wanted.
+        what: &'static str,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+impl OpenError {
+    pub(super) fn resources<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::Resources {
+            what,
+            reason: error.to_string(),
+        }
+    }
 }

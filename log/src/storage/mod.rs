@@ -9,17 +9,26 @@
 //! their parts; no path is ever derived from a client's string.
 
 mod check;
+mod directory;
 mod error;
 mod files;
+mod front;
+mod mapping;
 mod memory;
 mod op;
+mod portable;
+mod system;
+mod wake;
+mod workers;
 
-pub use error::StorageError;
+pub use directory::{Access, DataDirectory, DirectoryError};
+pub use error::{OpenError, StorageError};
 pub use memory::{
     ChangeId, CrashImages, Granularity, Keep, MemoryDisk, MemoryStorage, PendingChange,
     PendingKind, SECTOR,
 };
 pub use op::{Completion, DirEntry, FileId, Mapping, Op, Output, Preparation, Token};
+pub use portable::PortableStorage;
 
 /// The largest [`Op::Read`], in bytes.
 pub const READ_BYTES_MAX: usize = 64 << 20;

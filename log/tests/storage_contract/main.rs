@@ -5,6 +5,7 @@
 mod driver;
 mod power_cut;
 mod properties;
+mod real;
 
 use driver::Subject;
 use highwater_log::storage::{MemoryDisk, MemoryStorage};
@@ -33,7 +34,7 @@ macro_rules! contract {
 }
 
 contract! {
-    memory;
+    memory, portable, portable_buffered;
     create_makes_the_whole_file,
     create_refuses_what_is_there,
     create_refuses_bad_sizes,
@@ -69,7 +70,69 @@ contract! {
 }
 
 mod subject {
+    use std::sync::Arc;
+
+    use highwater_log::storage::{Access, DataDirectory, PortableStorage, Storage};
+    use highwater_record::{Budget, BufferPool};
+
     use super::*;
+
+    /// A data directory that goes when the subject goes.
+    pub(crate) struct Scratch(tempfile::TempDir);
+
+    impl Scratch {
+        pub(crate) fn new() -> Self {
+            let scratch = tempfile::tempdir().expect("a temporary directory");
+            DataDirectory::create(scratch.path()).expect("a new data directory");
+            Self(scratch)
+        }
+
+        pub(crate) fn open(&self) -> Arc<DataDirectory> {
+            DataDirectory::open(self.0.path(), Access::ReadWrite).expect("nobody else has it")
+        }
+
+        pub(crate) fn path(&self) -> &std::path::Path {
+            self.0.path()
+        }
+
+        fn resize(&self, path: &str, len: u64) {
+            let file = std::fs::File::options()
+                .write(true)
+                .open(self.0.path().join(path));
+            file.and_then(|file| file.set_len(len))
+                .expect("the file is there");
+        }
+    }
+
+    fn pool(directory: &DataDirectory) -> BufferPool {
+        BufferPool::new(Budget::new(256 << 20), directory.alignment())
+    }
+
+    pub(crate) fn portable() -> Option<Subject> {
+        Some(on_scratch(|directory, pool| {
+            Box::new(PortableStorage::new(directory, pool).expect("threads are left"))
+        }))
+    }
+
+    pub(crate) fn portable_buffered() -> Option<Subject> {
+        Some(on_scratch(|directory, pool| {
+            Box::new(PortableStorage::buffered(directory, pool).expect("threads are left"))
+        }))
+    }
+
+    fn on_scratch(storage: fn(Arc<DataDirectory>, BufferPool) -> Box<dyn Storage>) -> Subject {
+        let scratch = Arc::new(Scratch::new());
+        let on = scratch.clone();
+        let open = move || {
+            let directory = on.open();
+            let pool = pool(&directory);
+            storage(directory, pool)
+        };
+        Subject {
+            open: Box::new(open),
+            resize: Box::new(move |path, len| scratch.resize(path, len)),
+        }
+    }
 
     pub(crate) fn memory() -> Option<Subject> {
         let disk = MemoryDisk::new();

@@ -185,25 +185,12 @@ impl Image {
         let node = self.tree.find(from).ok_or_else(|| not_found(from))?;
         let old = self.tree.name(from).ok_or_else(|| not_found(from))?;
         let new = self.name_in_dir(to)?;
-        if let Some(replaced) = self.tree.find(to) {
-            let both_files = self.is_file(node) && self.is_file(replaced);
-            if replaced == node {
-                return Ok(Effect::None);
-            }
-            if !both_files {
-                return Err(StorageError::Exists {
-                    path: to.to_owned(),
-                });
-            }
-        }
-        if to
-            .strip_prefix(from)
-            .is_some_and(|rest| rest.starts_with('/'))
+        if let Some(replaced) = self.tree.find(to)
+            && !(self.is_file(node) && self.is_file(replaced))
         {
-            return Err(crate::storage::check::invalid(
-                to,
-                "lies within what is renamed",
-            ));
+            return Err(StorageError::Exists {
+                path: to.to_owned(),
+            });
         }
         let what = format!("rename {from} to {to}");
         Ok(Effect::Entry(

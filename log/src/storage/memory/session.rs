@@ -135,8 +135,7 @@ impl Session {
                 }
             }
             Op::Rename { from, to } => {
-                check::file_path(&from)?;
-                check::file_path(&to)?;
+                check::rename(&from, &to)?;
                 image.rename(&from, &to)?
             }
             Op::Unlink { path } => {

@@ -260,11 +260,13 @@ fn take_header<'a>(rest: &mut &'a [u8]) -> Result<Header<'a>, RecordError> {
     })
 }
 
+#[inline]
 fn take_length(rest: &mut &[u8], field: RecordField) -> Result<usize, RecordError> {
     let length = take_varint(rest).ok_or(RecordError::Varint { field })?;
     usize::try_from(length).map_err(|_| RecordError::Length { field, length })
 }
 
+#[inline]
 fn take_bytes<'a>(
     rest: &mut &'a [u8],
     need: usize,
@@ -278,6 +280,7 @@ fn take_bytes<'a>(
     Ok(taken)
 }
 
+#[inline]
 fn take_nullable<'a>(
     rest: &mut &'a [u8],
     field: RecordField,

@@ -13,9 +13,33 @@ pub(crate) const VARLONG_BYTES_MAX: usize = 10;
 /// Longer forms than needed are accepted, as Kafka does.
 #[inline]
 pub(crate) fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
+    take(bytes, VARLONG_BYTES_MAX, 1)
+}
+
+/// Takes a 32-bit varint off the front of `bytes`; nothing if it does not end within
+/// [`VARINT_BYTES_MAX`] bytes or has more than 32 bits.
+#[inline]
+pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<i32> {
+    let value = take(bytes, VARINT_BYTES_MAX, 0x0f)?;
+    i32::try_from(value).ok()
+}
+
+/// Takes a varint of at most `bytes_max` bytes, of which a last one is at most `last_max`.
+#[inline]
+fn take(bytes: &mut &[u8], bytes_max: usize, last_max: u8) -> Option<i64> {
+    // Most are small: null, short lengths, deltas within a batch.
+    let (&first, rest) = bytes.split_first()?;
+    if first < 0x80 {
+        *bytes = rest;
+        return Some(unzigzag(first.into()));
+    }
+    take_long(bytes, bytes_max, last_max)
+}
+
+fn take_long(bytes: &mut &[u8], bytes_max: usize, last_max: u8) -> Option<i64> {
     let mut value = 0_u64;
-    for (place, &byte) in bytes.iter().enumerate().take(VARLONG_BYTES_MAX) {
-        if place == VARLONG_BYTES_MAX - 1 && byte > 1 {
+    for (place, &byte) in bytes.iter().enumerate().take(bytes_max) {
+        if place == bytes_max - 1 && byte > last_max {
             return None;
         }
         value |= u64::from(byte & 0x7f) << (7 * place);
@@ -25,19 +49,6 @@ pub(crate) fn take_varlong(bytes: &mut &[u8]) -> Option<i64> {
         }
     }
     None
-}
-
-/// Takes a 32-bit varint off the front of `bytes`; nothing if it does not end within
-/// [`VARINT_BYTES_MAX`] bytes or has more than 32 bits.
-#[inline]
-pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<i32> {
-    let mut rest = *bytes;
-    let value = take_varlong(&mut rest)?;
-    if bytes.len() - rest.len() > VARINT_BYTES_MAX {
-        return None;
-    }
-    *bytes = rest;
-    i32::try_from(value).ok()
 }
 
 /// Appends `value`.
@@ -70,6 +81,7 @@ fn zigzag(value: i64) -> u64 {
     (value << 1).cast_unsigned() ^ (value >> 63).cast_unsigned()
 }
 
+#[inline]
 fn unzigzag(value: u64) -> i64 {
     (value >> 1).cast_signed() ^ -(value & 1).cast_signed()
 }

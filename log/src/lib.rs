@@ -11,6 +11,9 @@ mod error;
 mod event;
 mod ids;
 
+#[allow(dead_code, reason = "its driver and its explorer come next")]
+mod recovery;
+
 pub mod format;
 pub mod storage;
 

@@ -21,7 +21,7 @@ const FLAG_DROPPED: u32 = 16;
 const FLAGS: u32 = FLAG_VOTE | FLAG_POSITION | FLAG_QUARANTINE | FLAG_REACHES_END | FLAG_DROPPED;
 
 /// Through which entry, and in which file, a log is known to be synced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SyncedPosition {
     /// The file that the entry lies in, or that begins behind it.
     pub sequence: Sequence,

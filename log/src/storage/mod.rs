@@ -11,6 +11,8 @@
 mod check;
 mod directory;
 mod error;
+mod faults;
+mod faulty;
 mod files;
 mod front;
 mod mapping;
@@ -23,6 +25,8 @@ mod workers;
 
 pub use directory::{Access, DataDirectory, DirectoryError};
 pub use error::{OpenError, StorageError};
+pub use faults::{FaultControl, FaultCounts, Faults};
+pub use faulty::FaultyStorage;
 pub use memory::{
     ChangeId, CrashImages, Granularity, Keep, MemoryDisk, MemoryStorage, PendingChange,
     PendingKind, SECTOR,

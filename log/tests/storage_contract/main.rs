@@ -3,12 +3,13 @@
 #![allow(missing_docs)]
 
 mod driver;
+mod faults;
 mod power_cut;
 mod properties;
 mod real;
 
 use driver::Subject;
-use highwater_log::storage::{MemoryDisk, MemoryStorage};
+use highwater_log::storage::{Faults, FaultyStorage, MemoryDisk, MemoryStorage};
 
 /// One test per property for each backend named; a backend is a function that gives a fresh
 /// [`Subject`], or nothing if this machine has no such backend.
@@ -34,7 +35,7 @@ macro_rules! contract {
 }
 
 contract! {
-    memory, portable, portable_buffered;
+    memory, faulty, portable, portable_buffered;
     create_makes_the_whole_file,
     create_refuses_what_is_there,
     create_refuses_bad_sizes,
@@ -132,6 +133,21 @@ mod subject {
             open: Box::new(open),
             resize: Box::new(move |path, len| scratch.resize(path, len)),
         }
+    }
+
+    /// Without faults, but late and out of order.
+    pub(crate) fn faulty() -> Option<Subject> {
+        let disk = MemoryDisk::new();
+        let on = disk.clone();
+        let delay_max = std::time::Duration::from_millis(20);
+        let faults = Faults {
+            delay_max,
+            ..Faults::default()
+        };
+        Some(Subject {
+            open: Box::new(move || Box::new(FaultyStorage::new(&on, faults.clone(), 42))),
+            resize: Box::new(move |path, len| disk.resize_file(path, len).expect("it is there")),
+        })
     }
 
     pub(crate) fn memory() -> Option<Subject> {

@@ -183,26 +183,29 @@ impl CrashImages {
     }
 }
 
-/// Draws what is left of a change: nothing, all, a front part, or any sectors, equally likely.
-pub(super) fn draw(rng: &mut Rng, change: &PendingChange) -> Keep {
-    let PendingKind::Write { len, .. } = change.kind else {
-        return if rng.bool() {
-            Keep::Everything
-        } else {
-            Keep::Nothing
-        };
-    };
-    let sectors = len.div_ceil(SECTOR);
-    let kept = match rng.u8(..4) {
-        0 => return Keep::Nothing,
-        1 => return Keep::Everything,
-        2 => {
+/// Draws what is left of a change: a write is torn at the rate `tears`, to a front part or to
+/// any of its sectors; what is not torn is there whole at the rate `keeps`, or not at all.
+pub(in crate::storage) fn draw(
+    rng: &mut Rng,
+    change: &PendingChange,
+    keeps: f64,
+    tears: f64,
+) -> Keep {
+    let (torn, kept) = (rng.f64() < tears, rng.f64() < keeps);
+    match change.kind {
+        PendingKind::Write { len, .. } if torn => {
+            let sectors = len.div_ceil(SECTOR);
             let prefix = rng.usize(..=sectors);
-            (0..sectors).map(|sector| sector < prefix).collect()
+            let front = rng.bool();
+            let kept = |sector| if front { sector < prefix } else { rng.bool() };
+            Keep::Units {
+                unit: SECTOR,
+                kept: (0..sectors).map(kept).collect(),
+            }
         }
-        _ => (0..sectors).map(|_| rng.bool()).collect(),
-    };
-    Keep::Units { unit: SECTOR, kept }
+        _ if kept => Keep::Everything,
+        _ => Keep::Nothing,
+    }
 }
 
 impl Image {

@@ -71,9 +71,9 @@ impl MemoryDisk {
     }
 
     /// Cuts the power as [`power_cut`](Self::power_cut) does, each pending change left by
-    /// chance: not at all, whole, its front, or any of its sectors.
+    /// chance: not at all, whole, its front, or any of its sectors, at even odds.
     pub fn power_cut_by_chance(&self, rng: &mut Rng) {
-        self.power_cut(|change| draw(rng, change));
+        self.power_cut(|change| draw(rng, change, 0.5, 0.5));
     }
 
     /// Kills the process: of the operations in flight `choose` says what has happened. That
@@ -136,13 +136,10 @@ impl MemoryDisk {
     ///
     /// If the file is not so long.
     pub fn flip_bit(&self, path: &str, bit: u64) -> Result<(), StorageError> {
-        let (offset, mask) = (bit / 8, 1 << (bit % 8));
+        let offset = bit / 8;
         self.alter(path, |file| {
             assert!(offset < file.live.len(), "{path} has no byte {offset}");
-            for content in [&mut file.durable, &mut file.live] {
-                let flipped: Vec<u8> = content.read(offset, 1).iter().map(|b| b ^ mask).collect();
-                content.write(offset, &flipped);
-            }
+            file.flip_bit(bit);
         })
     }
 

@@ -20,8 +20,9 @@ pub use node::ChangeId;
 use std::collections::VecDeque;
 
 use super::{Completion, Counters, Op, Storage, Token, check};
-use node::ChangeState;
-use session::{Begun, Session};
+pub(super) use crash::draw;
+pub(super) use node::ChangeState;
+pub(super) use session::{Begun, Session};
 
 /// A storage on a [`MemoryDisk`]. Operations begin at `flush`, in order, and complete at the
 /// `poll` after it, in order; between the two a power cut may undo them.
@@ -55,7 +56,7 @@ impl MemoryStorage {
 
 impl Storage for MemoryStorage {
     fn alignment(&self) -> usize {
-        self.disk().image().alignment
+        self.session.alignment()
     }
 
     fn submit(&mut self, token: Token, op: Op) {

@@ -49,7 +49,6 @@ pub(in crate::storage) enum ChangeState {
     Unsynced,
     /// It can be read, and no sync makes it durable, though it says so: what a failed sync
     /// leaves in a page cache.
-    #[expect(dead_code, reason = "for the faulty storage, which comes next")]
     Lost,
 }
 
@@ -93,6 +92,17 @@ impl FileNode {
             .filter(unsynced)
             .map(|change| change.id)
             .collect()
+    }
+
+    /// Flips a bit at rest.
+    pub(super) fn flip_bit(&mut self, bit: u64) {
+        for content in [&mut self.durable, &mut self.live] {
+            let flipped = content
+                .read(bit / 8, 1)
+                .first()
+                .map(|byte| byte ^ (1 << (bit % 8)));
+            content.write(bit / 8, flipped.as_slice());
+        }
     }
 
     pub(super) fn is_mapped(&self) -> bool {

@@ -34,6 +34,14 @@ pub(in crate::storage) struct Begun {
 }
 
 impl Begun {
+    /// It says that it is done, and does nothing.
+    pub(in crate::storage) fn done() -> Self {
+        Self {
+            effect: Effect::None,
+            result: Ok(Output::Done),
+        }
+    }
+
     pub(in crate::storage) fn failed(error: StorageError) -> Self {
         Self {
             effect: Effect::None,
@@ -54,6 +62,52 @@ impl Session {
 
     pub(in crate::storage) fn disk(&self) -> &MemoryDisk {
         &self.disk
+    }
+
+    pub(in crate::storage) fn alignment(&self) -> usize {
+        self.disk.image().alignment
+    }
+
+    /// What an operation is about, for errors.
+    pub(in crate::storage) fn path_of(&self, op: &Op) -> String {
+        match op {
+            Op::Write { file, .. }
+            | Op::Read { file, .. }
+            | Op::Sync { file }
+            | Op::Truncate { file, .. }
+            | Op::Close { file } => match self.files.get(*file) {
+                Some(open) => open.path.clone(),
+                None => format!("file#{}", file.0),
+            },
+            Op::Create { path, .. }
+            | Op::Open { path, .. }
+            | Op::Protect { path, .. }
+            | Op::Rename { from: path, .. }
+            | Op::Unlink { path }
+            | Op::MakeDir { path }
+            | Op::RemoveDir { path }
+            | Op::SyncDir { path }
+            | Op::List { path }
+            | Op::Map { path } => path.clone(),
+            Op::Populate { .. } | Op::Space => String::new(),
+        }
+    }
+
+    /// Where a write would go, if it is one that would be accepted.
+    pub(in crate::storage) fn place_of_write(&self, op: &Op) -> Option<Place> {
+        let Op::Write { file, offset, data } = op else {
+            return None;
+        };
+        let image = self.disk.image();
+        let open = self.writable(*file).ok()?;
+        if image.life != self.life {
+            return None;
+        }
+        let file_len = check_write(&image, open, *offset, data).ok()?;
+        Some(Place {
+            file_len,
+            alignment: image.alignment,
+        })
     }
 
     /// The open file of this id.
@@ -79,6 +133,23 @@ impl Session {
         }
         image.finish(&begun.effect);
         begun.result
+    }
+
+    /// As [`finish`](Self::finish), but one bit of the file is wrong from now on.
+    pub(in crate::storage) fn finish_rotten(
+        &mut self,
+        begun: Begun,
+        bit: u64,
+    ) -> Result<Output, StorageError> {
+        let written = match begun.effect {
+            Effect::Data { node, .. } => Some(node),
+            _ => None,
+        };
+        let output = self.finish(begun)?;
+        if let Some(node) = written {
+            self.disk.image().node_mut(node).flip_bit(bit);
+        }
+        Ok(output)
     }
 
     /// Instead of the second step: the operation has failed, or its process has died.
@@ -108,9 +179,7 @@ impl Session {
             }
             Op::Write { file, offset, data } => {
                 let open = self.writable(file)?;
-                let len = image.node(open.node).live.len();
-                check::write(&open.path, offset, &data, len, image.alignment)?;
-                check::unmapped(&open.path, image.node(open.node).is_mapped())?;
+                check_write(image, open, offset, &data)?;
                 image.write(open.node, offset, &data)
             }
             Op::Read { file, offset, len } => {
@@ -214,6 +283,27 @@ impl Session {
         check::writable(&open.path, open.write)?;
         Ok(open)
     }
+}
+
+/// Where a write goes.
+#[derive(Debug)]
+pub(in crate::storage) struct Place {
+    pub(in crate::storage) file_len: u64,
+    pub(in crate::storage) alignment: usize,
+}
+
+/// Refuses a write, or gives its file's length.
+fn check_write(
+    image: &Image,
+    open: &OpenFile,
+    offset: u64,
+    data: &Buffer,
+) -> Result<u64, StorageError> {
+    let node = image.node(open.node);
+    let len = node.live.len();
+    check::write(&open.path, offset, data, len, image.alignment)?;
+    check::unmapped(&open.path, node.is_mapped())?;
+    Ok(len)
 }
 
 impl Drop for Session {

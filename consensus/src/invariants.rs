@@ -77,7 +77,8 @@ pub fn check(raft: &Raft) {
         Role::Leader(leader) => {
             assert_eq!(raft.hard.vote, Some(raft.node()), "a leader's vote");
             assert!(leader.noop <= last.index, "no entry of its own");
-            assert_eq!(raft.tail.term_at(leader.noop), Some(raft.hard.term));
+            let own = raft.tail.term_at(leader.noop.max(before.index));
+            assert_eq!(own, Some(raft.hard.term), "its entries are of its term");
             let bytes: u64 = leader.uncommitted.iter().map(|&(_, bytes)| bytes).sum();
             assert_eq!(bytes, leader.uncommitted_bytes, "uncommitted bytes");
             for progress in leader.progress.values() {

@@ -125,7 +125,7 @@ impl Tail {
     /// other's run is in it. That skips a whole term at once, on either side.
     pub(crate) fn last_common(&self, at: EntryId, first: LogIndex) -> Option<EntryId> {
         let mut index = at.index.min(self.last.index);
-        if index < self.before.index {
+        if index < self.before.index || self.before.term > at.term {
             return None;
         }
         if self.term_at(index) > Some(at.term) {
@@ -334,6 +334,15 @@ mod tests {
         assert!(!tail.remembers(LogIndex(7)));
         let from_five: Vec<_> = tail.metas_from(LogIndex(5)).map(|m| m.id).collect();
         assert_eq!(from_five, [id(3, 5), id(4, 6)]);
+    }
+
+    #[test]
+    fn nothing_is_common_with_a_log_that_differs_where_this_one_starts() {
+        let mut tail = log(&[1, 1, 3, 3]);
+        tail.start_at(LogIndex(4));
+        assert_eq!(tail.last_common(id(1, 3), LogIndex(1)), None);
+        assert_eq!(tail.last_common(id(1, 2), LogIndex(1)), None);
+        assert_eq!(tail.last_common(id(3, 3), LogIndex(3)), Some(id(3, 3)));
     }
 
     #[test]

@@ -6,6 +6,8 @@
 mod io;
 mod ops;
 pub mod peer;
+#[allow(dead_code, reason = "half of it is for partitions, which come next")]
+mod positions;
 mod producer_state;
 mod service;
 

@@ -7,26 +7,15 @@
 //! else.
 
 use std::collections::VecDeque;
-use std::fmt;
 
 use highwater_consensus::{LogIndex, NodeId};
+pub use highwater_log::GroupId;
 use highwater_record::{BatchHeader, Buffer, LeaderEpoch, Offset};
 
 use crate::producer_state::ProducerError;
 
-/// A replicated group: a partition, or with number 0 the controller. Numbers are handed out by
-/// the controller and never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupId(pub u64);
-
 /// The group that holds the cluster's metadata.
 pub const CONTROLLER: GroupId = GroupId(0);
-
-impl fmt::Display for GroupId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "g{}", self.0)
-    }
-}
 
 /// What an operation is called between its submission and its answer. Unique in the life of a
 /// shard.

@@ -1,18 +1,127 @@
-//! What nodes say to one another: frames of sections, each about one group or one round of
-//! beats.
+//! What nodes say to one another: frames of sections, each about one group, or about one round
+//! of beats.
+//!
+//! A frame goes to a node by one lane of its link, in one session. Its headers are under a CRC
+//! of the frame; the bodies of entries follow them, each under the CRC-32C that its entry
+//! carries and that is checked once, on receipt. The bytes are described in `docs/format.md`,
+//! section "Peer frames". Nothing in a frame is believed: see [`FrameError`].
 
-use highwater_consensus::Message;
+mod decode;
+mod encode;
+mod error;
+mod wire;
 
+#[cfg(test)]
+mod tests;
+
+use highwater_consensus::{BeatException, BeatRound, BeatRow, Message, NodeId, Session};
+use highwater_log::{Base, ClusterId, Entry, Incarnation};
+
+pub use decode::{Frame, decode};
+pub use encode::FrameBuilder;
+pub use error::FrameError;
+
+use crate::io::LeaderHint;
 use crate::ops::GroupId;
 
-/// A part of a peer's frame that concerns one shard.
-#[derive(Debug, Clone)]
+/// How many bytes of sections and bodies a frame gathers before the next is begun; a larger
+/// section travels alone.
+pub const FRAME_BYTES_TARGET: usize = 4 << 20;
+
+/// The largest header part of a frame, in bytes: everything but bodies.
+pub const FRAME_HEADER_BYTES_MAX: usize = 16 << 20;
+
+/// How many sections a frame has at most.
+pub const SECTIONS_MAX: u32 = 1 << 16;
+
+/// Both ends of a link, as every frame names them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// The cluster that both belong to.
+    pub cluster: ClusterId,
+    /// Who sends.
+    pub from: NodeId,
+    /// The sender's incarnation.
+    pub from_incarnation: Incarnation,
+    /// Who receives.
+    pub to: NodeId,
+    /// The receiver's incarnation.
+    pub to_incarnation: Incarnation,
+    /// The life of the link.
+    pub session: Session,
+}
+
+/// A part of a frame.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Section {
-    /// A message of consensus about one group.
+    /// A message of consensus about one group, without entries.
     Message {
         /// Which group.
         group: GroupId,
-        /// What.
+        /// Any message but [`Message::Base`]; a [`Message::Append`] only without entries.
         message: Message,
     },
+    /// An append with its entries.
+    Append {
+        /// Which group.
+        group: GroupId,
+        /// A [`Message::Append`].
+        message: Message,
+        /// The entries that the message has the metas of, in the same order.
+        entries: Vec<Entry>,
+    },
+    /// A follower is to begin anew.
+    Base {
+        /// Which group.
+        group: GroupId,
+        /// A [`Message::Base`].
+        message: Message,
+        /// What it begins with.
+        base: Base,
+    },
+    /// A leader's heartbeats.
+    Beats(Beats),
+    /// The answer to a part of them.
+    BeatAnswers(BeatAnswers),
+    /// Who leads what.
+    Leaders(Vec<LeaderHint>),
+}
+
+/// Heartbeats of all groups that a shard leads and a peer follows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beats {
+    /// The number of this round, ascending for each shard and peer.
+    pub round: BeatRound,
+    /// A row for each group.
+    pub rows: Vec<(GroupId, BeatRow)>,
+    /// Which rows of the round these are: the place of each in the frame that was sent. A node
+    /// with several shards hands each of them its part.
+    pub places: Vec<u32>,
+}
+
+/// What a shard answers to its part of a round of beats.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeatAnswers {
+    /// The shard that the round came from.
+    pub to_shard: u16,
+    /// The round.
+    pub round: BeatRound,
+    /// The places of the rows answered, as runs of first place and count. A shard that hangs
+    /// falls silent with its groups, hence the rows are named, not implied.
+    pub answered: Vec<(u32, u32)>,
+    /// What is to be said against some of them: the place, and what.
+    pub exceptions: Vec<(u32, BeatException)>,
+}
+
+impl Section {
+    /// The group that it concerns; `None` if several.
+    #[must_use]
+    pub fn group(&self) -> Option<GroupId> {
+        match self {
+            Section::Message { group, .. }
+            | Section::Append { group, .. }
+            | Section::Base { group, .. } => Some(*group),
+            Section::Beats(_) | Section::BeatAnswers(_) | Section::Leaders(_) => None,
+        }
+    }
 }

@@ -5,7 +5,6 @@
 //! ten places, each of which looked right.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
 
 use super::view::{BeginView, Content, FileView, Frames, GroupView, IdentityView};
 use crate::format::begin::Reason;
@@ -84,8 +83,13 @@ pub(crate) enum FileVerdict {
     Unused,
     /// Everything in it is hidden by a file above: to be unlinked.
     Hidden,
-    /// It holds these entries of the log (an empty range: its `begin` only).
-    Visible(RangeInclusive<u64>),
+    /// It holds these entries of the log: none but its `begin` if `last` is below `first`.
+    Visible {
+        /// The first of them.
+        first: LogIndex,
+        /// The last of them.
+        last: LogIndex,
+    },
     /// Its identity or `begin` is corrupt: nobody knows what it holds or hides.
     Corrupt,
 }
@@ -493,7 +497,7 @@ impl<'a> Classification<'a> {
                 let below_valid = highest_valid.is_some_and(|highest| at < highest);
                 let void = self.base.is_some_and(|base| at < base);
                 match (self.standings[at], visible.get(&at)) {
-                    (_, Some(range)) => FileVerdict::Visible(range.clone()),
+                    (_, Some(&(first, last))) => FileVerdict::Visible { first, last },
                     (standing, None) if standing.is_corrupt() && !void => FileVerdict::Corrupt,
                     (_, None) if below_valid && !keep_all => FileVerdict::Hidden,
                     (_, None) => FileVerdict::Unused,
@@ -507,12 +511,12 @@ impl<'a> Classification<'a> {
         &self,
         walk: &[usize],
         last: LogIndex,
-    ) -> BTreeMap<usize, RangeInclusive<u64>> {
+    ) -> BTreeMap<usize, (LogIndex, LogIndex)> {
         let mut ranges = BTreeMap::new();
         let mut through = last;
         for &at in walk.iter().rev() {
             let first = begin_of(&self.view.files[at]).first;
-            ranges.insert(at, first.0..=through.max(first.before()).0);
+            ranges.insert(at, (first, through.max(first.before())));
             through = first.before();
         }
         ranges

@@ -123,7 +123,17 @@ fn judge(position: Option<(u64, u64)>, files: &[File]) -> Verdict {
     classify(&view, &Rule::default())
 }
 
-fn holes(verdict: &Verdict) -> Option<(u64, Vec<(u64, u64)>, bool)> {
+fn visible(first: u64, last: u64) -> FileVerdict {
+    FileVerdict::Visible {
+        first: LogIndex(first),
+        last: LogIndex(last),
+    }
+}
+
+/// The first hole, all holes, and whether they reach the end.
+type HolesSeen = Option<(u64, Vec<(u64, u64)>, bool)>;
+
+fn holes(verdict: &Verdict) -> HolesSeen {
     let holes = verdict.quarantine.as_ref()?;
     let ranges = holes.ranges.iter().map(|(a, b)| (a.0, b.0)).collect();
     Some((holes.first.0, ranges, holes.reaches_end))
@@ -146,10 +156,7 @@ fn a_clean_log_is_taken_whole() {
     assert_eq!(verdict.before_first, LogIndex(0));
     assert_eq!(verdict.durable, LogIndex(5));
     assert_eq!(verdict.torn, None);
-    assert_eq!(
-        verdict.files,
-        [FileVerdict::Visible(1..=3), FileVerdict::Visible(4..=5)]
-    );
+    assert_eq!(verdict.files, [visible(1, 3), visible(4, 5)]);
 }
 
 #[test]
@@ -232,10 +239,7 @@ fn a_cut_hides_and_caps() {
     assert_eq!(verdict.last, LogIndex(2));
     assert_eq!(verdict.durable, LogIndex(2));
     assert_eq!(verdict.quarantine, None);
-    assert_eq!(
-        verdict.files,
-        [FileVerdict::Visible(1..=2), FileVerdict::Visible(3..=2)]
-    );
+    assert_eq!(verdict.files, [visible(1, 2), visible(3, 2)]);
 }
 
 #[test]
@@ -253,11 +257,7 @@ fn a_file_that_a_cut_hides_whole_is_unlinked_and_asked_nothing() {
     assert_eq!(verdict.last, LogIndex(4));
     assert_eq!(
         verdict.files,
-        [
-            FileVerdict::Visible(1..=3),
-            FileVerdict::Hidden,
-            FileVerdict::Visible(4..=4)
-        ]
+        [visible(1, 3), FileVerdict::Hidden, visible(4, 4)]
     );
 }
 
@@ -277,11 +277,7 @@ fn a_base_voids_everything_below() {
     assert_eq!(verdict.last, LogIndex(6));
     assert_eq!(
         verdict.files,
-        [
-            FileVerdict::Hidden,
-            FileVerdict::Hidden,
-            FileVerdict::Visible(5..=6)
-        ]
+        [FileVerdict::Hidden, FileVerdict::Hidden, visible(5, 6)]
     );
 }
 

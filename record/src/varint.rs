@@ -27,13 +27,18 @@ pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<i32> {
 /// Takes a varint of at most `bytes_max` bytes, of which a last one is at most `last_max`.
 #[inline]
 fn take(bytes: &mut &[u8], bytes_max: usize, last_max: u8) -> Option<i64> {
-    // Most are small: null, short lengths, deltas within a batch.
-    let (&first, rest) = bytes.split_first()?;
-    if first < 0x80 {
-        *bytes = rest;
-        return Some(unzigzag(first.into()));
+    // Nearly all are small: null, short lengths, deltas within a batch.
+    match **bytes {
+        [first, ref rest @ ..] if first < 0x80 => {
+            *bytes = rest;
+            Some(unzigzag(first.into()))
+        }
+        [first, second, ref rest @ ..] if second < 0x80 => {
+            *bytes = rest;
+            Some(unzigzag(u64::from(first & 0x7f) | u64::from(second) << 7))
+        }
+        _ => take_long(bytes, bytes_max, last_max),
     }
-    take_long(bytes, bytes_max, last_max)
 }
 
 fn take_long(bytes: &mut &[u8], bytes_max: usize, last_max: u8) -> Option<i64> {

@@ -12,6 +12,7 @@
 //! typed error, never a panic, and no memory is taken on the word of a number in them.
 
 mod batch;
+mod budget;
 mod buffer;
 mod builder;
 mod compression;
@@ -26,10 +27,8 @@ mod stamp;
 mod varint;
 
 pub use batch::{RecordBatch, Records, SplitBatches, split_buffer};
-pub use buffer::{
-    ALIGNMENT_MAX, ALIGNMENT_MIN, BUFFER_BYTES_MAX, Budget, BudgetExhausted, Buffer, BufferMut,
-    BufferPool, Charge,
-};
+pub use budget::{Budget, BudgetExhausted, Charge};
+pub use buffer::{ALIGNMENT_MAX, ALIGNMENT_MIN, BUFFER_BYTES_MAX, Buffer, BufferMut, BufferPool};
 pub use builder::{AppendError, RecordBatchBuilder, SealError};
 pub use compression::{Compression, UnknownCompression};
 pub use crc::{crc32c, crc32c_combine};

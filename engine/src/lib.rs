@@ -3,6 +3,7 @@
 //! A shard takes [`Input`]s, and a turn at a time turns them into [`Output`]s. It knows no
 //! sockets, threads or clocks; time, chance and disk are arguments.
 
+mod codec;
 mod io;
 mod ops;
 pub mod peer;
@@ -11,6 +12,7 @@ mod positions;
 mod producer_state;
 mod service;
 
+pub use codec::Truncated;
 pub use highwater_consensus::{Lane, LogIndex, NodeId, Session};
 pub use io::{ConnId, Input, LeaderHint, Now, Output, ShardId, ShardMessage, Ticket, Turn};
 pub use ops::{
@@ -18,5 +20,9 @@ pub use ops::{
     GroupConfig, GroupId, GroupSpec, OffsetSpec, Op, OpError, OpId, OpQueue, OpResult, Outcome,
     Produce, ReadFrom, ReplicaStatus,
 };
-pub use producer_state::ProducerError;
+pub use producer_state::{
+    PRODUCER_BATCHES_MAX, PRODUCER_EXPIRATION_SECONDS, PRODUCER_SNAPSHOT_VERSION,
+    PRODUCERS_PER_NODE_MAX, ProducerCount, ProducerError, ProducerFacts, ProducerSnapshotError,
+    ProducerStates, RememberedBatch, Verdict,
+};
 pub use service::{NoService, SERVICE_MESSAGE_BYTES_MAX, Service, ServiceAddress, ServiceOutput};

@@ -4,6 +4,7 @@
 //! sockets, threads or clocks; time, chance and disk are arguments.
 
 mod codec;
+mod config;
 mod io;
 mod ops;
 pub mod peer;
@@ -13,6 +14,10 @@ mod producer_state;
 mod service;
 
 pub use codec::Truncated;
+pub use config::{
+    CONFIG_VALUE_BYTES_MAX, ConfigChange, ConfigError, ConfigKey, ConfigRule, ConfigType,
+    MESSAGE_BYTES_MAX, TOPIC_CONFIGS, TopicConfigs,
+};
 pub use highwater_consensus::{Lane, LogIndex, NodeId, Session};
 pub use io::{ConnId, Input, LeaderHint, Now, Output, ShardId, ShardMessage, Ticket, Turn};
 pub use ops::{

@@ -212,7 +212,6 @@ impl DataDirectory {
 
     /// The locked file, which a ring keeps alive until the writes of a killed process have
     /// ended.
-    #[expect(dead_code, reason = "for the ring, which comes next")]
     pub(super) fn lock(&self) -> BorrowedFd<'_> {
         self.lock.as_fd()
     }
@@ -281,6 +280,14 @@ impl DataDirectory {
             )),
             Err(error) => Some(format!("a direct write failed: {error}")),
         }
+    }
+}
+
+impl Drop for DataDirectory {
+    /// Unlocks even where a ring that is being closed still holds the file: whoever shares
+    /// this has seen all its operations end.
+    fn drop(&mut self) {
+        let _ = fs::flock(&self.lock, FlockOperation::Unlock);
     }
 }
 

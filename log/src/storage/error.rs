@@ -72,6 +72,21 @@ pub enum OpenError {
         /// The directory's.
         wanted: usize,
     },
+    /// The system refuses a ring: forbidden to this process (EPERM), unknown to the kernel
+    /// (ENOSYS), or no memory for it (ENOMEM).
+    #[error("no io_uring: {what}: {reason}")]
+    NoRing {
+        /// What was refused.
+        what: &'static str,
+        /// What the system said.
+        reason: String,
+    },
+    /// The file system takes no direct I/O, without which a ring gains nothing.
+    #[error("no io_uring: without direct I/O it gains nothing: {reason}")]
+    Buffered {
+        /// What the file system said.
+        reason: String,
+    },
     /// No thread, descriptor or memory is left.
     #[error("out of resources: {what}: {reason}")]
     Resources {

@@ -19,7 +19,9 @@ mod mapping;
 mod memory;
 mod op;
 mod portable;
+mod real;
 mod system;
+mod uring;
 mod wake;
 mod workers;
 
@@ -33,6 +35,8 @@ pub use memory::{
 };
 pub use op::{Completion, DirEntry, FileId, Mapping, Op, Output, Preparation, Token};
 pub use portable::PortableStorage;
+pub use real::{Choice, RealStorage};
+pub use uring::UringStorage;
 
 /// The largest [`Op::Read`], in bytes.
 pub const READ_BYTES_MAX: usize = 64 << 20;

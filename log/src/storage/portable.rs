@@ -110,6 +110,10 @@ impl Storage for PortableStorage {
         for job in self.queued.drain(..) {
             self.workers.send(job);
         }
+        // What was refused at once has no worker that would tell of it.
+        if self.front.has_ready() {
+            self.wake.signal();
+        }
     }
 
     fn poll(&mut self, out: &mut Vec<Completion>) {

@@ -39,6 +39,15 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
+    pub(super) fn new(fd: OwnedFd, path: String, write: bool, len: u64) -> Self {
+        Self {
+            fd,
+            path,
+            write,
+            len: AtomicU64::new(len),
+        }
+    }
+
     pub(super) fn len(&self) -> u64 {
         self.len.load(Ordering::Relaxed)
     }
@@ -265,12 +274,7 @@ impl System {
         if write && read_only {
             return Err(StorageError::ReadOnly { path });
         }
-        let file = OpenFile {
-            fd,
-            path,
-            write,
-            len: AtomicU64::new(len),
-        };
+        let file = OpenFile::new(fd, path, write, len);
         Ok(Answer::Opened { file, read_only })
     }
 

@@ -35,7 +35,7 @@ macro_rules! contract {
 }
 
 contract! {
-    memory, faulty, portable, portable_buffered;
+    memory, faulty, portable, portable_buffered, uring;
     create_makes_the_whole_file,
     create_refuses_what_is_there,
     create_refuses_bad_sizes,
@@ -73,7 +73,9 @@ contract! {
 mod subject {
     use std::sync::Arc;
 
-    use highwater_log::storage::{Access, DataDirectory, PortableStorage, Storage};
+    use highwater_log::storage::{
+        Access, DataDirectory, OpenError, PortableStorage, Storage, UringStorage,
+    };
     use highwater_record::{Budget, BufferPool};
 
     use super::*;
@@ -119,6 +121,25 @@ mod subject {
         Some(on_scratch(|directory, pool| {
             Box::new(PortableStorage::buffered(directory, pool).expect("threads are left"))
         }))
+    }
+
+    /// Skipped, with a word, where the kernel refuses a ring.
+    pub(crate) fn uring() -> Option<Subject> {
+        let scratch = Scratch::new();
+        let directory = scratch.open();
+        let pool = pool(&directory);
+        match UringStorage::new(directory, pool) {
+            Err(why @ (OpenError::NoRing { .. } | OpenError::Buffered { .. })) => {
+                println!("skipped: {why}");
+                None
+            }
+            probed => {
+                drop(probed.expect("resources are left"));
+                Some(on_scratch(|directory, pool| {
+                    Box::new(UringStorage::new(directory, pool).expect("it was there before"))
+                }))
+            }
+        }
     }
 
     fn on_scratch(storage: fn(Arc<DataDirectory>, BufferPool) -> Box<dyn Storage>) -> Subject {

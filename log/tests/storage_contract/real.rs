@@ -1,11 +1,11 @@
 //! What only storages on a real file system must do.
 
-use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use highwater_log::storage::{
-    Access, DataDirectory, Op, PortableStorage, Preparation, Storage, StorageError, Token,
+    Access, Choice, DataDirectory, FileId, Op, OpenError, Output, PortableStorage, Preparation,
+    RealStorage, Storage, StorageError, Token,
 };
 use highwater_record::{Budget, Buffer, BufferPool};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -99,27 +99,55 @@ fn a_read_beyond_the_budget_is_refused_and_can_be_tried_again() {
 
 /// The descriptor must rise for every completion that `poll` has not seen, or a thread that
 /// sleeps on it sleeps for ever; and must fall, or it never sleeps.
-fn the_event_tells_of_completions<S: Storage + ?Sized>(storage: &mut S, event: &dyn AsFd) {
-    let readable = |timeout: i64| {
+fn the_event_tells_of_completions(storage: &mut RealStorage) {
+    let event = storage
+        .event_fd()
+        .try_clone_to_owned()
+        .expect("descriptors are left");
+    let readable = |seconds: i64| {
         let mut fds = [PollFd::new(&event, PollFlags::IN)];
         let timeout = Timespec {
-            tv_sec: timeout,
+            tv_sec: seconds,
             tv_nsec: 0,
         };
         poll(&mut fds, Some(&timeout)).expect("it can be polled") == 1
     };
+    let file = a_file_of(storage);
+    let data = Buffer::aligned_copy(&[7; 4096], 4096);
     let mut out = Vec::new();
-    for round in 0..300 {
-        for part in 0..3 {
-            storage.submit(Token(round * 3 + part), Op::Space);
-        }
+    for round in 0..200 {
+        storage.submit(Token(round), Op::Space);
+        storage.submit(
+            Token(round),
+            Op::Write {
+                file,
+                offset: 0,
+                data: data.clone(),
+            },
+        );
+        storage.submit(
+            Token(round),
+            Op::Read {
+                file,
+                offset: 4096,
+                len: 4096,
+            },
+        );
+        storage.submit(
+            Token(round),
+            Op::Read {
+                file: FileId(0),
+                offset: 0,
+                len: 4096,
+            },
+        );
         storage.flush();
         while storage.in_flight() > 0 {
             assert!(readable(60), "round {round}: nothing woke us");
             storage.poll(&mut out);
         }
     }
-    assert_eq!(out.len(), 900);
+    assert_eq!(out.len(), 800);
     // A signal may come after its completion was seen: each costs one look, then there is rest.
     let looks = (0..1000)
         .take_while(|_| readable(0))
@@ -128,15 +156,97 @@ fn the_event_tells_of_completions<S: Storage + ?Sized>(storage: &mut S, event: &
     assert!(looks < 1000, "the event is not taken back");
 }
 
+fn a_file_of(storage: &mut RealStorage) -> FileId {
+    let (path, preparation, first) = ("a".to_owned(), Preparation::Zero, Buffer::default());
+    let create = Op::Create {
+        path: path.clone(),
+        len: 1 << 20,
+        preparation,
+        first,
+    };
+    let mut out = Vec::new();
+    for op in [create, Op::Open { path, write: true }] {
+        storage.submit(Token(0), op);
+        storage.wait();
+        storage.poll(&mut out);
+    }
+    match out.pop().map(|completion| completion.result) {
+        Some(Ok(Output::Opened { file, .. })) => file,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The storage of this choice, or nothing where the kernel refuses a ring.
+fn open_real(scratch: &Scratch, choice: Choice) -> Option<RealStorage> {
+    let directory = scratch.open();
+    let pool = BufferPool::new(Budget::new(64 << 20), directory.alignment());
+    match RealStorage::open(directory, pool, choice) {
+        Ok((storage, _)) => Some(storage),
+        Err(why @ (OpenError::NoRing { .. } | OpenError::Buffered { .. })) => {
+            println!("skipped: {why}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
 #[test]
 fn the_portable_event_tells_of_completions() {
     let scratch = Scratch::new();
-    let mut storage = portable(scratch.open(), 1 << 20);
-    let event = storage
-        .event_fd()
-        .try_clone_to_owned()
-        .expect("descriptors are left");
-    the_event_tells_of_completions(&mut storage, &event);
+    let mut storage = open_real(&scratch, Choice::Portable).expect("it is everywhere");
+    the_event_tells_of_completions(&mut storage);
+}
+
+#[test]
+fn the_rings_event_tells_of_completions() {
+    let scratch = Scratch::new();
+    if let Some(mut storage) = open_real(&scratch, Choice::Uring) {
+        the_event_tells_of_completions(&mut storage);
+    }
+}
+
+#[test]
+fn a_flush_is_one_submission_to_the_ring() {
+    let scratch = Scratch::new();
+    let Some(mut storage) = open_real(&scratch, Choice::Uring) else {
+        return;
+    };
+    let file = a_file_of(&mut storage);
+    let data = Buffer::aligned_copy(&[7; 4096], 4096);
+    let before = storage.counters();
+    for block in 0..200 {
+        storage.submit(
+            Token(block),
+            Op::Write {
+                file,
+                offset: block * 4096,
+                data: data.clone(),
+            },
+        );
+    }
+    assert_eq!(storage.counters().ring_submissions, before.ring_submissions);
+    storage.flush();
+    assert_eq!(
+        storage.counters().ring_submissions,
+        before.ring_submissions + 1
+    );
+    let mut out = Vec::new();
+    while storage.in_flight() > 0 {
+        storage.wait();
+        storage.poll(&mut out);
+    }
+    assert_eq!(storage.counters().ring_completions, 200);
+    assert_eq!(out.len(), 200);
+}
+
+#[test]
+fn without_a_ring_there_is_always_the_portable_one() {
+    let scratch = Scratch::new();
+    let directory = scratch.open();
+    let pool = BufferPool::new(Budget::new(1 << 20), directory.alignment());
+    let (storage, why) = RealStorage::open(directory, pool, Choice::Auto).expect("one of them");
+    assert_eq!(storage.name() == "portable", why.is_some(), "{why:?}");
+    assert_eq!(storage.directory().path(), scratch.path());
 }
 
 #[test]

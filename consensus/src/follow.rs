@@ -28,8 +28,11 @@ impl Append {
     /// Whether its entries follow one another, none of a later term than its sender's.
     fn is_well_formed(&self) -> bool {
         let mut previous = self.previous;
+        if previous.index > LogIndex::MAX {
+            return false;
+        }
         for entry in &self.entries {
-            let follows = previous.index.0.checked_add(1) == Some(entry.id.index.0);
+            let follows = previous.index.next() == entry.id.index;
             if !follows || entry.id.term < previous.term || entry.id.term == Term::ZERO {
                 return false;
             }
@@ -206,7 +209,8 @@ impl Raft {
             self.answer(from, window, AppendOutcome::Stale);
             return Ok(());
         }
-        if before.term > term || before.index == LogIndex::ZERO || before.term == Term::ZERO {
+        let is_entry = before.term > Term::ZERO && before.index > LogIndex::ZERO;
+        if before.term > term || !is_entry || before.index > LogIndex::MAX {
             return Err(MessageError::Malformed {
                 from,
                 what: "a base that cannot be",

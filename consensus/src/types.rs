@@ -57,6 +57,9 @@ pub struct LogIndex(pub u64);
 impl LogIndex {
     /// The place before the first entry.
     pub const ZERO: LogIndex = LogIndex(0);
+    /// No log gets as far as this; a peer that names a later one is not believed. So adding to
+    /// an index never overflows.
+    pub const MAX: LogIndex = LogIndex(1 << 62);
 
     /// The index that follows.
     #[must_use]

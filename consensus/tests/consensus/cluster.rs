@@ -623,6 +623,30 @@ impl Cluster {
         true
     }
 
+    /// Takes all packets from `from` to `to` off the network.
+    pub(crate) fn take_packets(&mut self, from: u32, to: u32) -> Vec<Packet> {
+        let packets = std::mem::take(&mut self.packets);
+        let is_it = |p: &Packet| p.from == node(from) && p.to == node(to);
+        let (taken, kept) = packets.into_iter().partition(is_it);
+        self.packets = kept;
+        taken
+    }
+
+    /// Lets the disk of `n` sync only when told, or again by itself.
+    pub(crate) fn hold(&mut self, n: u32, is_held: bool) {
+        self.members.get_mut(&node(n)).unwrap().is_held = is_held;
+    }
+
+    /// Time passes without a beat, so that nobody hears a leader any more.
+    pub(crate) fn fall_silent(&mut self) {
+        self.now += Duration::from_secs(2);
+    }
+
+    /// How often `event` has happened.
+    pub(crate) fn count(&self, event: &str) -> u64 {
+        self.seen.get(event).copied().unwrap_or(0)
+    }
+
     /// Delivers and syncs everything, but on held disks, until nothing moves.
     pub(crate) fn settle(&mut self) {
         for _ in 0..100_000 {

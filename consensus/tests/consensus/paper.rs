@@ -350,7 +350,7 @@ fn figure_8() -> Cluster {
 }
 
 #[test]
-fn s5_4_2_figure_8_an_old_entry_on_a_majority_is_not_committed_by_counting() {
+fn p01_s5_4_2_figure_8_an_old_entry_on_a_majority_is_not_committed_by_counting() {
     let mut cluster = figure_8();
     // (c): the entry of term 2 is on three of five; of term 4 nothing has arrived.
     let old_only = |previous, terms: &[u32]| Message::Append {

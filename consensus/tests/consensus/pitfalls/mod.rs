@@ -1,0 +1,8 @@
+//! Pitfalls that history has shown (FAULTS.md, section 3), a test for each, under its number.
+//! P01, P05, P11, P12 in part, P13 in part, P22 to P24 and P72 lie beside what they concern.
+
+mod bases;
+mod durability;
+mod elections;
+mod reads;
+mod replication;

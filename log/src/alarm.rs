@@ -77,6 +77,10 @@ pub enum Damage {
     /// One copy of a journal's unit; the other serves.
     #[error("a unit of the journal is bad in one copy; the other copy is good")]
     JournalCopy,
+    /// The last unit of a journal, whole in the other copy: a crash interrupted it, or it was
+    /// damaged later. The other copy serves.
+    #[error("the last unit of the journal is whole in the other copy only")]
+    JournalLast,
     /// A unit of the journal, in both copies, that good ones follow.
     #[error("a unit of the journal is bad in both copies: promises are lost")]
     JournalLost,

@@ -10,6 +10,14 @@ mod entry;
 mod error;
 mod event;
 mod ids;
+#[allow(dead_code, reason = "the store that uses it comes next")]
+mod journal;
+#[allow(dead_code, reason = "the store that uses it comes next")]
+mod paths;
+#[allow(dead_code, reason = "the store that uses it comes next")]
+mod points;
+#[allow(dead_code, reason = "the store that uses it comes next")]
+mod scan;
 
 #[allow(dead_code, reason = "its driver and its explorer come next")]
 mod recovery;

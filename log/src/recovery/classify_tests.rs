@@ -1,5 +1,7 @@
 //! The recovery rule, case by case.
 
+use highwater_record::Offset;
+
 use super::classify::{Fault, FaultKind, FileVerdict, Holes, Rule, Verdict, classify};
 use super::view::{BeginView, Content, FileView, Found, Frames, GroupView, IdentityView, Mark};
 use crate::format::begin::Reason;
@@ -65,6 +67,7 @@ impl File {
             .map(|index| Mark {
                 term: Term(1),
                 chain: Chain(index),
+                end: Offset(index),
             })
             .collect();
         self
@@ -86,6 +89,7 @@ impl File {
                 index: LogIndex(index),
                 term: Term(1),
                 chain: Chain(index),
+                end: Offset(index),
                 good,
                 follows: index == previous + 1,
             });

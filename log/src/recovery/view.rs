@@ -1,5 +1,7 @@
 //! A group's files as recovery sees them: what was read, before anything is concluded.
 
+use highwater_record::Offset;
+
 use crate::entry::Position;
 use crate::format::begin::Reason;
 use crate::format::journal::SyncedPosition;
@@ -103,6 +105,8 @@ pub(crate) struct Mark {
     pub(crate) term: Term,
     /// The chain at it.
     pub(crate) chain: Chain,
+    /// The offset behind it. Not asked by the rule.
+    pub(crate) end: Offset,
 }
 
 /// An entry frame behind a bad one, with a good header.
@@ -114,6 +118,8 @@ pub(crate) struct Found {
     pub(crate) term: Term,
     /// The chain at it, as its header says.
     pub(crate) chain: Chain,
+    /// The offset behind it. Not asked by the rule.
+    pub(crate) end: Offset,
     /// Whether its body holds too.
     pub(crate) good: bool,
     /// Whether it continues the one found before it: next index, and the chain fits.

@@ -426,7 +426,6 @@ impl<F: Frame> FetchResponse<Option<F>> {
             topics.push(FetchTopicResponse { name, partitions });
         }
         reader.skip_tagged_fields()?;
-        reader.finish()?;
         Ok(Self {
             throttle_time_ms,
             error,

@@ -302,7 +302,6 @@ impl ProduceResponse {
         }
         let throttle_time_ms = reader.i32()?;
         reader.skip_tagged_fields()?;
-        reader.finish()?;
         Ok(Self {
             topics,
             throttle_time_ms,

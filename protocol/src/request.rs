@@ -45,6 +45,17 @@ fn begin_request(key: ApiKey, header: &RequestHeader) -> (FrameBuilder, BytesMut
     (builder, bytes)
 }
 
+/// The version of an answer, which is the request's, but for ApiVersions: a broker that does not
+/// know the request's version says so, error 35, in the form of version 0.
+fn answer_version(key: ApiKey, version: i16, frame: &[u8]) -> i16 {
+    const ERROR_CODE: std::ops::Range<usize> = 4..6;
+    let unsupported = ErrorCode::UnsupportedVersion.code().to_be_bytes();
+    if key == ApiKey::ApiVersions && frame.get(ERROR_CODE) == Some(&unsupported) {
+        return 0;
+    }
+    version
+}
+
 macro_rules! generated_messages {
     ($($variant:ident($request:ident, $response:ident);)*) => {
         /// A request, decoded. `F` is the kind of bytes that records were cut from.
@@ -171,6 +182,7 @@ macro_rules! generated_messages {
                     version: i16,
                     frame: &Bytes,
                 ) -> Result<Self::Answer, DecodeError> {
+                    let version = answer_version(Self::KEY, version, frame);
                     let (_, at) = decode_response_header(Self::KEY, version, frame)?;
                     check_response(Self::KEY, version, frame, at)?;
                     decode(Self::KEY, version, frame.slice(at..))

@@ -4,7 +4,7 @@
 //! elements, keeps unknown tagged fields, and does not mind bytes behind the message. So each
 //! message that arrives is first walked along its schema, almost without allocating: every length must
 //! lie within the frame, every counted element must be there, the sum of elements and of tagged
-//! fields is limited, and the message ends where its frame ends. What passes can be decoded with
+//! fields is limited, and a request ends where its frame ends. What passes can be decoded with
 //! memory of at most a constant times the limit on elements, plus the frame.
 
 use crate::wire::{Allowance, Reader};
@@ -80,47 +80,36 @@ pub(crate) fn check_request(
     frame: &[u8],
     at: usize,
 ) -> Result<(), DecodeError> {
-    check(
-        key,
-        version,
-        frame,
-        at,
-        request_fields(key),
-        Allowance::request(),
-    )
+    let allowance = Allowance::request();
+    check(key, version, frame, at, request_fields(key), allowance)?.finish()
 }
 
-/// Walks the body of a response from byte `at` of its frame to the end.
+/// Walks the body of a response from byte `at` of its frame. Bytes behind it are ignored, as by
+/// all clients: there are brokers (librdkafka's mock cluster is one) that send some.
 pub(crate) fn check_response(
     key: ApiKey,
     version: i16,
     frame: &[u8],
     at: usize,
 ) -> Result<(), DecodeError> {
-    check(
-        key,
-        version,
-        frame,
-        at,
-        response_fields(key),
-        Allowance::response(),
-    )
+    let allowance = Allowance::response();
+    check(key, version, frame, at, response_fields(key), allowance).map(drop)
 }
 
-fn check(
+fn check<'a>(
     key: ApiKey,
     version: i16,
-    frame: &[u8],
+    frame: &'a [u8],
     at: usize,
     fields: &'static [Field],
     allowance: Allowance,
-) -> Result<(), DecodeError> {
+) -> Result<Reader<'a>, DecodeError> {
     if !key.versions().serves(version) {
         return Err(DecodeError::UnsupportedVersion { key, version });
     }
     let mut reader = Reader::new(frame, at, key.is_flexible(version), allowance);
     walk_structure(fields, version, &mut reader)?;
-    reader.finish()
+    Ok(reader)
 }
 
 /// Recursion is as deep as the schemas nest, three levels.

@@ -178,6 +178,9 @@ fn unsupported_api_versions_is_answered_in_the_first_form() {
     assert_eq!(&frame[4..10], b"\0\0\0\x05\0\x23");
     let answer = ApiVersionsRequest::decode_answer(0, &frame.slice(4..)).unwrap();
     assert_eq!(answer.api_keys.len(), keys);
+    // A client that asked in version 4 understands it too.
+    let asked_in_4 = ApiVersionsRequest::decode_answer(4, &frame.slice(4..));
+    assert_eq!(asked_in_4.as_ref(), Ok(&answer));
     let own = answer.api_keys.iter().find(|range| range.api_key == 18);
     assert_eq!(
         own.map(|range| (range.min_version, range.max_version)),

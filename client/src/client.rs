@@ -1,0 +1,187 @@
+//! Where everything starts: which cluster, and how to reach it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_protocol::messages::StrBytes;
+
+use crate::admin::Admin;
+use crate::cluster::Cluster;
+use crate::connection::ConnectionOptions;
+use crate::consumer::ConsumerBuilder;
+use crate::error::{CallError, ConnectError};
+use crate::producer::ProducerBuilder;
+use crate::transport::{Tcp, Transport};
+
+/// A client of one cluster. Cheap to clone; clones share metadata and connections, which close
+/// when the last clone and everything made from it is dropped.
+///
+/// ```no_run
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// use highwater_client::{Client, Record, TopicName};
+///
+/// let client = Client::builder().bootstrap("127.0.0.1:9092").tcp().connect().await?;
+/// let producer = client.producer().build();
+/// let flights = TopicName::new("flights")?;
+/// let delivery = producer.send(Record::new(&flights).key("UA").value("UA,1545")).await?;
+/// println!("acknowledged at offset {}", delivery.await?.offset);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    pub(crate) cluster: Arc<Cluster>,
+}
+
+/// Says which cluster, and how to reach it. Made by [`Client::builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ClientBuilder {
+    bootstrap: Vec<String>,
+    transport: Arc<dyn Transport>,
+    client_id: String,
+    connect_timeout: Duration,
+    request_timeout: Duration,
+    allow_auto_topic_creation: bool,
+}
+
+impl Client {
+    /// Begins to say which cluster.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            bootstrap: Vec::new(),
+            transport: Tcp::shared(),
+            client_id: "highwater".to_owned(),
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(30),
+            allow_auto_topic_creation: true,
+        }
+    }
+
+    /// Begins to configure a producer.
+    pub fn producer(&self) -> ProducerBuilder {
+        ProducerBuilder::new(Arc::clone(&self.cluster))
+    }
+
+    /// Begins to configure a consumer.
+    pub fn consumer(&self) -> ConsumerBuilder {
+        ConsumerBuilder::new(Arc::clone(&self.cluster))
+    }
+
+    /// Topics, configurations, offsets.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(Arc::clone(&self.cluster))
+    }
+}
+
+impl ClientBuilder {
+    /// Adds addresses to start from: `host:port`, several separated by commas. One that answers
+    /// is enough; the others are found through it.
+    pub fn bootstrap(mut self, addresses: &str) -> Self {
+        let addresses = addresses.split(',').map(str::trim);
+        self.bootstrap
+            .extend(addresses.filter(|a| !a.is_empty()).map(str::to_owned));
+        self
+    }
+
+    /// Talks plain TCP, as every Kafka broker does.
+    pub fn tcp(self) -> Self {
+        self.transport(Tcp::shared())
+    }
+
+    /// Talks over something else.
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// The name that brokers see, for their logs and quotas. Default: `highwater`.
+    pub fn client_id(mut self, client_id: impl Into<String>) -> Self {
+        self.client_id = client_id.into();
+        self
+    }
+
+    /// How long connecting to a broker may take, handshake included. Default: 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long a broker may take to answer. When it does not, the connection is given up.
+    /// Default: 30 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// Whether asking for a topic may create it, where the cluster allows that. Default: yes.
+    pub fn allow_auto_topic_creation(mut self, allow: bool) -> Self {
+        self.allow_auto_topic_creation = allow;
+        self
+    }
+
+    /// Connects and learns the brokers of the cluster.
+    ///
+    /// Runs on the calling tokio runtime, and so does everything made from the client.
+    ///
+    /// # Errors
+    /// [`CallError`] if an address is none, or no broker can be reached.
+    pub async fn connect(self) -> Result<Client, CallError> {
+        if self.bootstrap.is_empty() {
+            return Err(ConnectError::NoBootstrap.into());
+        }
+        let bootstrap = self
+            .bootstrap
+            .iter()
+            .map(|address| split_address(address))
+            .collect::<Result<_, _>>()?;
+        let options = ConnectionOptions {
+            client_id: StrBytes::from_string(self.client_id),
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+        };
+        let cluster = Cluster::new(
+            options,
+            self.transport,
+            bootstrap,
+            self.allow_auto_topic_creation,
+        );
+        cluster.refresh(&[]).await?;
+        Ok(Client {
+            cluster: Arc::new(cluster),
+        })
+    }
+}
+
+/// `host:port`, with brackets round an IPv6 address.
+fn split_address(address: &str) -> Result<(String, u16), ConnectError> {
+    let malformed = || ConnectError::Address {
+        address: address.to_owned(),
+    };
+    let (host, port) = address.rsplit_once(':').ok_or_else(malformed)?;
+    let host = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+        .unwrap_or(host);
+    let port = port.parse().map_err(|_| malformed())?;
+    if host.is_empty() {
+        return Err(malformed());
+    }
+    Ok((host.to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        let good = |address: &str| split_address(address).unwrap();
+        assert_eq!(good("localhost:9092"), ("localhost".to_owned(), 9092));
+        assert_eq!(good("[::1]:9092"), ("::1".to_owned(), 9092));
+        for bad in ["localhost", ":9092", "localhost:", "localhost:70000"] {
+            assert!(split_address(bad).is_err(), "{bad}");
+        }
+    }
+}

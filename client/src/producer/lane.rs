@@ -1,0 +1,488 @@
+//! The way of one partition's batches: in order, a few at a time, and in the same order again
+//! when some must be sent again. Without I/O: the sender asks and tells.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use highwater_protocol::ErrorCode;
+use highwater_record::{ProducerStamp, sequence_after};
+use tokio::time::Instant;
+
+use super::batch::{Attempts, Batch, BatchId};
+use crate::cluster::Backoff;
+use crate::error::ProduceError;
+
+/// Batches of one partition on the way at once, if the producer is idempotent: brokers remember
+/// as many.
+const IN_FLIGHT_MAX: usize = 5;
+
+/// Who the broker thinks we are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) producer_id: i64,
+    pub(super) producer_epoch: i16,
+}
+
+/// One partition's batches that have left the accumulator.
+///
+/// A batch is `queued` (to be sent again), in flight, or `returned` (its attempt failed).
+///
+/// | event | what follows |
+/// |---|---|
+/// | sent | in flight, under a sequence that never changes while the batch may be in the log |
+/// | acknowledged | gone |
+/// | failed, may be tried again | returned; nothing is sent until all of the flight has come back |
+/// | refused for good | gone; its sequence leaves a hole that no later batch can pass |
+/// | the flight is back | what returned is queued again, in its old order; behind a hole under a new identity, and what may be in the log already is given up there |
+#[derive(Debug)]
+pub(super) struct Lane {
+    idempotent: bool,
+    identity: Option<Identity>,
+    next_sequence: i32,
+    queued: VecDeque<Batch>,
+    in_flight: BTreeSet<BatchId>,
+    returned: Vec<Batch>,
+    /// Set when a sequence was given that the broker will never see.
+    hole: bool,
+    blocked_until: Option<Instant>,
+    backoff: Backoff,
+}
+
+/// What a broker's error means for the batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Try again. The batch may be in the log if `open`.
+    Retry { open: bool },
+    /// The broker misses an earlier sequence, or does not know the producer.
+    Sequence,
+    /// Never.
+    Refused,
+    /// Never, and the batch may be in the log.
+    Lost,
+}
+
+impl Verdict {
+    /// Sorts the errors of Produce. A leader that is deposed after it has appended answers
+    /// NOT_LEADER_OR_FOLLOWER too, so most retriable errors leave the outcome open.
+    pub(super) fn of(error: ErrorCode) -> Self {
+        match error {
+            ErrorCode::OutOfOrderSequenceNumber
+            | ErrorCode::UnknownProducerId
+            | ErrorCode::InvalidProducerEpoch
+            | ErrorCode::InvalidProducerIdMapping => Self::Sequence,
+            ErrorCode::NotEnoughReplicas
+            | ErrorCode::UnknownTopicOrPartition
+            | ErrorCode::LeaderNotAvailable
+            | ErrorCode::ThrottlingQuotaExceeded => Self::Retry { open: false },
+            ErrorCode::DuplicateSequenceNumber | ErrorCode::UnknownServerError => Self::Lost,
+            error if error.is_retriable() => Self::Retry { open: true },
+            _ => Self::Refused,
+        }
+    }
+}
+
+/// A batch that is given up, and why.
+pub(super) type GivenUp = (Batch, ProduceError);
+
+impl Lane {
+    pub(super) fn new(idempotent: bool) -> Self {
+        Self {
+            idempotent,
+            identity: None,
+            next_sequence: 0,
+            queued: VecDeque::new(),
+            in_flight: BTreeSet::new(),
+            returned: Vec::new(),
+            hole: false,
+            blocked_until: None,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// Whether a batch, queued or new, may be sent now.
+    pub(super) fn may_send(&self, now: Instant) -> bool {
+        let limit = if self.idempotent { IN_FLIGHT_MAX } else { 1 };
+        self.in_flight.len() < limit
+            && self.returned.is_empty()
+            && !self.hole
+            && !self.needs_identity()
+            && self.blocked_until.is_none_or(|until| until <= now)
+    }
+
+    /// Whether the lane must be told an identity before it can send.
+    pub(super) fn needs_identity(&self) -> bool {
+        self.idempotent && self.identity.is_none()
+    }
+
+    pub(super) fn set_identity(&mut self, identity: Identity) {
+        if self.needs_identity() {
+            self.identity = Some(identity);
+            self.next_sequence = 0;
+        }
+    }
+
+    /// Whether there is something to be sent again.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
+    /// When a wait ends, if there is something to send then.
+    pub(super) fn blocked_until(&self) -> Option<Instant> {
+        self.blocked_until
+    }
+
+    /// Takes the next batch to send: one that waits to be sent again, else a new one.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        new: impl FnOnce() -> Option<Batch>,
+    ) -> Option<Batch> {
+        if !self.may_send(now) {
+            return None;
+        }
+        let mut batch = self.queued.pop_front().or_else(new)?;
+        if let Some(identity) = self.identity
+            && batch.stamp().is_none()
+        {
+            batch.set_stamp(ProducerStamp {
+                producer_id: identity.producer_id,
+                producer_epoch: identity.producer_epoch,
+                base_sequence: self.next_sequence,
+            });
+            self.next_sequence = sequence_after(self.next_sequence, batch.records_count());
+        }
+        self.in_flight.insert(batch.id);
+        Some(batch)
+    }
+
+    /// The broker has appended the batch.
+    pub(super) fn acknowledged(&mut self, id: BatchId, timeout: Duration) -> Vec<GivenUp> {
+        self.in_flight.remove(&id);
+        self.backoff = Backoff::default();
+        self.settle(timeout)
+    }
+
+    /// The attempt failed, but the batch may be tried again.
+    pub(super) fn failed(
+        &mut self,
+        mut batch: Batch,
+        open: bool,
+        error: String,
+        now: Instant,
+        timeout: Duration,
+    ) -> Vec<GivenUp> {
+        self.in_flight.remove(&batch.id);
+        if open {
+            batch.attempts = Attempts::Unknown;
+        }
+        batch.last_error = Some(error);
+        self.returned.push(batch);
+        self.blocked_until = Some(now + self.backoff.next());
+        self.settle(timeout)
+    }
+
+    /// The broker misses what came before the batch. If that is still on its way back, so is
+    /// this; otherwise the broker has forgotten us.
+    pub(super) fn out_of_sequence(
+        &mut self,
+        mut batch: Batch,
+        error: String,
+        now: Instant,
+        timeout: Duration,
+    ) -> Vec<GivenUp> {
+        self.in_flight.remove(&batch.id);
+        self.blocked_until = Some(now + self.backoff.next());
+        let earlier_is_open = self
+            .in_flight
+            .first()
+            .is_some_and(|first| *first < batch.id)
+            || self.returned.iter().any(|earlier| earlier.id < batch.id);
+        if !earlier_is_open {
+            self.hole = true;
+        }
+        batch.last_error = Some(error);
+        self.returned.push(batch);
+        self.settle(timeout)
+    }
+
+    /// The batch is given up, by the broker's word or after too long.
+    pub(super) fn gone(&mut self, id: BatchId, timeout: Duration) -> Vec<GivenUp> {
+        self.in_flight.remove(&id);
+        self.hole |= self.idempotent;
+        self.settle(timeout)
+    }
+
+    /// Gives up what has waited too long to be sent again.
+    pub(super) fn expire(&mut self, now: Instant, timeout: Duration) -> Vec<GivenUp> {
+        let mut expired = Vec::new();
+        while let Some(first) = self.queued.front()
+            && first.begun + timeout <= now
+        {
+            let batch = self.queued.pop_front().expect("the front was just seen");
+            self.hole |= batch.stamp().is_some();
+            expired.push(give_up(batch, timeout));
+        }
+        if !expired.is_empty() {
+            expired.extend(self.settle(timeout));
+        }
+        expired
+    }
+
+    /// Once the whole flight is back: queues again what returned, in its old order.
+    fn settle(&mut self, timeout: Duration) -> Vec<GivenUp> {
+        if !self.in_flight.is_empty() {
+            return Vec::new();
+        }
+        self.returned.sort_by_key(|batch| batch.id);
+        for batch in self.returned.drain(..).rev() {
+            self.queued.push_front(batch);
+        }
+        if !std::mem::take(&mut self.hole) {
+            return Vec::new();
+        }
+        // Behind a hole the old sequences are worth nothing. What may be in the log cannot be
+        // sent under a new one: the broker would not know it again.
+        self.identity = None;
+        let (lost, queued): (VecDeque<_>, _) = std::mem::take(&mut self.queued)
+            .into_iter()
+            .partition(|batch: &Batch| batch.attempts == Attempts::Unknown);
+        self.queued = queued;
+        for batch in &mut self.queued {
+            batch.clear_stamp();
+        }
+        lost.into_iter()
+            .map(|batch| give_up(batch, timeout))
+            .collect()
+    }
+}
+
+/// The end of a batch that is not tried any more.
+pub(super) fn give_up(batch: Batch, after: Duration) -> GivenUp {
+    let partition = batch.partition.clone();
+    let reason = batch
+        .last_error
+        .clone()
+        .unwrap_or_else(|| "its leader was not known or not reachable".to_owned());
+    let error = match batch.attempts {
+        Attempts::NotWritten => ProduceError::Expired {
+            partition,
+            after,
+            reason,
+        },
+        Attempts::Unknown => ProduceError::OutcomeUnknown { partition, reason },
+    };
+    (batch, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_record::{Compression, TopicName, TopicPartition};
+
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(100);
+
+    struct Fixture {
+        lane: Lane,
+        now: Instant,
+        next_id: u64,
+        records: u32,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let mut lane = Lane::new(true);
+            lane.set_identity(Identity {
+                producer_id: 1,
+                producer_epoch: 0,
+            });
+            Self {
+                lane,
+                now: Instant::now(),
+                next_id: 0,
+                records: 2,
+            }
+        }
+
+        /// Sends the next batch, a queued one or a new one.
+        fn send(&mut self) -> Option<Batch> {
+            let (id, records, now) = (self.next_id, self.records, self.now);
+            let sent = self.lane.next(now, || Some(batch(id, records, now)));
+            if sent.as_ref().is_some_and(|batch| batch.id.0 == id) {
+                self.next_id += 1;
+            }
+            sent
+        }
+
+        fn fail(&mut self, batch: Batch, open: bool) -> Vec<GivenUp> {
+            let gone = self
+                .lane
+                .failed(batch, open, "no".to_owned(), self.now, TIMEOUT);
+            self.now += Duration::from_secs(2);
+            gone
+        }
+    }
+
+    fn batch(id: u64, records: u32, now: Instant) -> Batch {
+        let partition = TopicPartition {
+            topic: TopicName::new("t").unwrap(),
+            partition: 0,
+        };
+        let (mut batch, _) = Batch::new(BatchId(id), partition, Compression::None, 1_000, now);
+        for _ in 0..records {
+            batch.append(0, None, Some(b"v"), &[]).unwrap();
+        }
+        batch
+    }
+
+    fn sequence(batch: &Batch) -> i32 {
+        batch.stamp().unwrap().base_sequence
+    }
+
+    #[test]
+    fn five_are_on_the_way_and_their_sequences_follow_each_other() {
+        let mut fixture = Fixture::new();
+        let sent: Vec<_> = std::iter::from_fn(|| fixture.send()).collect();
+        assert_eq!(
+            sent.iter().map(sequence).collect::<Vec<_>>(),
+            [0, 2, 4, 6, 8]
+        );
+        assert!(fixture.lane.acknowledged(sent[0].id, TIMEOUT).is_empty());
+        assert_eq!(fixture.send().map(|batch| sequence(&batch)), Some(10));
+    }
+
+    #[test]
+    fn without_idempotence_one_is_on_the_way() {
+        let mut fixture = Fixture::new();
+        fixture.lane = Lane::new(false);
+        let sent = fixture.send().unwrap();
+        assert_eq!(sent.stamp(), None);
+        assert!(fixture.send().is_none());
+        fixture.lane.acknowledged(sent.id, TIMEOUT);
+        assert!(fixture.send().is_some());
+    }
+
+    #[test]
+    fn what_failed_goes_again_in_order_under_its_sequence() {
+        let mut fixture = Fixture::new();
+        let mut flight: Vec<_> = std::iter::from_fn(|| fixture.send()).take(3).collect();
+        let third = flight.pop().unwrap();
+        let second = flight.pop().unwrap();
+        let first = flight.pop().unwrap();
+        assert!(fixture.fail(second, true).is_empty());
+        assert!(fixture.send().is_none(), "the flight is not back yet");
+        let out_of_order =
+            fixture
+                .lane
+                .out_of_sequence(third, "gap".to_owned(), fixture.now, TIMEOUT);
+        assert!(out_of_order.is_empty());
+        assert!(fixture.lane.acknowledged(first.id, TIMEOUT).is_empty());
+        fixture.now += Duration::from_secs(2);
+        let again: Vec<_> = std::iter::from_fn(|| fixture.send()).take(3).collect();
+        let ids: Vec<_> = again.iter().map(|batch| batch.id.0).collect();
+        assert_eq!(ids, [1, 2, 3]);
+        assert_eq!(again.iter().map(sequence).collect::<Vec<_>>(), [2, 4, 6]);
+    }
+
+    #[test]
+    fn waits_before_it_tries_again() {
+        let mut fixture = Fixture::new();
+        let sent = fixture.send().unwrap();
+        fixture
+            .lane
+            .failed(sent, true, "no".to_owned(), fixture.now, TIMEOUT);
+        assert!(fixture.send().is_none());
+        fixture.now = fixture.lane.blocked_until().unwrap();
+        assert!(fixture.send().is_some());
+    }
+
+    #[test]
+    fn behind_a_refusal_the_refused_rest_goes_under_a_new_identity() {
+        let mut fixture = Fixture::new();
+        let first = fixture.send().unwrap();
+        let second = fixture.send().unwrap();
+        assert!(fixture.lane.gone(first.id, TIMEOUT).is_empty());
+        assert!(fixture.send().is_none());
+        let lost = fixture
+            .lane
+            .out_of_sequence(second, "gap".to_owned(), fixture.now, TIMEOUT);
+        assert!(lost.is_empty());
+        assert!(fixture.lane.needs_identity());
+        fixture.now = fixture.lane.blocked_until().unwrap();
+        assert!(fixture.send().is_none());
+        fixture.lane.set_identity(Identity {
+            producer_id: 2,
+            producer_epoch: 0,
+        });
+        let again = fixture.send().unwrap();
+        assert_eq!(again.id, BatchId(1));
+        assert_eq!(again.stamp().unwrap().producer_id, 2);
+        assert_eq!(sequence(&again), 0);
+    }
+
+    #[test]
+    fn behind_a_hole_what_may_be_written_is_given_up() {
+        let mut fixture = Fixture::new();
+        let first = fixture.send().unwrap();
+        let second = fixture.send().unwrap();
+        assert!(fixture.fail(second, true).is_empty());
+        let mut lost = fixture.lane.gone(first.id, TIMEOUT);
+        assert_eq!(lost.len(), 1);
+        let (batch, error) = lost.pop().unwrap();
+        assert_eq!(batch.id, BatchId(1));
+        assert!(matches!(error, ProduceError::OutcomeUnknown { .. }));
+    }
+
+    #[test]
+    fn a_broker_that_forgot_us_gets_a_new_identity() {
+        let mut fixture = Fixture::new();
+        let sent = fixture.send().unwrap();
+        let lost = fixture
+            .lane
+            .out_of_sequence(sent, "unknown".to_owned(), fixture.now, TIMEOUT);
+        assert!(lost.is_empty());
+        assert!(fixture.lane.needs_identity());
+        assert!(fixture.lane.has_queued());
+    }
+
+    #[test]
+    fn too_old_is_given_up_and_says_whether_it_may_be_written() {
+        for open in [false, true] {
+            let mut fixture = Fixture::new();
+            let sent = fixture.send().unwrap();
+            assert!(fixture.fail(sent, open).is_empty());
+            assert!(fixture.lane.expire(fixture.now, TIMEOUT).is_empty());
+            let (_, error) = fixture
+                .lane
+                .expire(fixture.now + TIMEOUT, TIMEOUT)
+                .pop()
+                .unwrap();
+            match error {
+                ProduceError::OutcomeUnknown { .. } => assert!(open),
+                ProduceError::Expired { .. } => assert!(!open),
+                other => panic!("{other}"),
+            }
+            assert!(fixture.lane.needs_identity(), "a sequence is missing now");
+        }
+    }
+
+    #[test]
+    fn errors_are_sorted_by_what_they_say_of_the_log() {
+        use ErrorCode as E;
+        assert_eq!(
+            Verdict::of(E::NotLeaderOrFollower),
+            Verdict::Retry { open: true }
+        );
+        assert_eq!(
+            Verdict::of(E::RequestTimedOut),
+            Verdict::Retry { open: true }
+        );
+        assert_eq!(
+            Verdict::of(E::NotEnoughReplicas),
+            Verdict::Retry { open: false }
+        );
+        assert_eq!(Verdict::of(E::MessageTooLarge), Verdict::Refused);
+        assert_eq!(Verdict::of(E::OutOfOrderSequenceNumber), Verdict::Sequence);
+        assert_eq!(Verdict::of(E::UnknownServerError), Verdict::Lost);
+    }
+}

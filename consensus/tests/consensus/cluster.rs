@@ -378,7 +378,7 @@ impl Cluster {
     pub(crate) fn take_outputs(&mut self, n: NodeId) {
         while let Some(output) = self.raft_mut(n).poll_output() {
             if let Some(trace) = &mut self.trace {
-                trace.push(crate::scenarios::describe(n, &output));
+                trace.push(crate::words::output(n, &output));
             }
             self.obey(n, output);
         }

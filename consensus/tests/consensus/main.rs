@@ -8,3 +8,4 @@ mod paper;
 mod pitfalls;
 mod random;
 mod scenarios;
+mod words;

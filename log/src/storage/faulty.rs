@@ -8,7 +8,9 @@ use highwater_record::Buffer;
 
 use super::faults::{ControlState, FaultControl, FaultCounts, Faults};
 use super::memory::{Begun, ChangeState, Session, draw};
-use super::{Completion, Counters, MemoryDisk, Op, Output, Storage, StorageError, Token, check};
+use super::{
+    Completion, Counters, FileId, MemoryDisk, Op, Output, Storage, StorageError, Token, check,
+};
 
 /// A storage on a [`MemoryDisk`] that delays, reorders, fails and garbles operations as
 /// [`Faults`] says. The same seed and the same operations at the same times give the same
@@ -151,7 +153,7 @@ impl FaultyStorage {
             Op::Map { .. } | Op::Populate { .. }
                 if self.hit(faults.map_error, &mut counts.map_errors) =>
             {
-                refused(self.io_error(&op, "mmap"))
+                refused(io_error(self.session.path_of(&op), "mmap"))
             }
             Op::Create { path, .. } if self.hit(faults.no_space, &mut counts.no_space) => {
                 refused(StorageError::NoSpace { path: path.clone() })
@@ -160,7 +162,7 @@ impl FaultyStorage {
                 refused(no_resources(path.clone()))
             }
             op if touches_entries(op) && self.hit(faults.entry_error, &mut counts.entry_errors) => {
-                refused(self.io_error(op, "openat"))
+                refused(io_error(self.session.path_of(op), "openat"))
             }
             _ => (self.session.begin(op), Fate::Kept),
         }
@@ -174,14 +176,18 @@ impl FaultyStorage {
         let Op::Write { file, offset, data } = op else {
             unreachable!("only a write has a place");
         };
+        let part = self.rng.usize(..=data.len() / place.alignment) * place.alignment;
         if self.hit(faults.write_error, &mut counts.write_errors) {
-            let blocks = data.len() / place.alignment;
-            let part = self.rng.usize(..=blocks) * place.alignment;
-            if part == 0 {
-                return refused(self.io_error(&Op::Write { file, offset, data }, "pwrite"));
-            }
-            let data = data.slice(..part);
-            return self.begin_to_fail(Op::Write { file, offset, data }, "pwrite");
+            let error = io_error(self.session.path_of_file(file), "pwrite");
+            let state = self.any_state();
+            return self.begin_part(file, offset, data.slice(..part), error, state);
+        }
+        if self.hit(faults.write_no_space, &mut counts.write_no_space) {
+            let error = StorageError::NoSpace {
+                path: self.session.path_of_file(file),
+            };
+            let state = ChangeState::Unsynced;
+            return self.begin_part(file, offset, data.slice(..part), error, state);
         }
         if self.hit(faults.lost_write, &mut counts.lost_writes) {
             return (Begun::done(), Fate::Kept);
@@ -205,7 +211,7 @@ impl FaultyStorage {
 
     fn begin_read(&mut self, faults: &Faults, counts: &mut FaultCounts, op: Op) -> (Begun, Fate) {
         if self.hit(faults.read_error, &mut counts.read_errors) {
-            return refused(self.io_error(&op, "pread"));
+            return refused(io_error(self.session.path_of(&op), "pread"));
         }
         if self.hit(faults.no_resources, &mut counts.no_resources) {
             return refused(no_resources(self.session.path_of(&op)));
@@ -217,14 +223,36 @@ impl FaultyStorage {
         (self.session.begin(op), fate)
     }
 
-    /// Begins an operation that will fail after others could see it.
+    /// Begins a truncation or sync that will fail after others could see it.
     fn begin_to_fail(&mut self, op: Op, call: &'static str) -> (Begun, Fate) {
-        let error = self.io_error(&op, call);
-        let state = match self.rng.bool() {
-            true => ChangeState::Lost,
-            false => ChangeState::Unsynced,
-        };
+        let error = io_error(self.session.path_of(&op), call);
+        let state = self.any_state();
         (self.session.begin(op), Fate::Failed(error, state))
+    }
+
+    /// Begins the part of a write that is left when it fails.
+    fn begin_part(
+        &mut self,
+        file: FileId,
+        offset: u64,
+        data: Buffer,
+        error: StorageError,
+        state: ChangeState,
+    ) -> (Begun, Fate) {
+        if data.is_empty() {
+            return refused(error);
+        }
+        let begun = self.session.begin(Op::Write { file, offset, data });
+        (begun, Fate::Failed(error, state))
+    }
+
+    /// Whether a later sync makes durable what a failed operation left.
+    fn any_state(&mut self) -> ChangeState {
+        if self.rng.bool() {
+            ChangeState::Lost
+        } else {
+            ChangeState::Unsynced
+        }
     }
 
     fn finish(&mut self, begun: Begun, fate: Fate) -> Result<Output, StorageError> {
@@ -245,15 +273,6 @@ impl FaultyStorage {
         let hit = rate > 0.0 && self.rng.f64() < rate;
         *count += u64::from(hit);
         hit
-    }
-
-    fn io_error(&self, op: &Op, call: &'static str) -> StorageError {
-        let reason = "injected".to_owned();
-        StorageError::Io {
-            path: self.session.path_of(op),
-            call,
-            reason,
-        }
     }
 
     fn publish_next_due(&self) {
@@ -372,6 +391,14 @@ fn touches_entries(op: &Op) -> bool {
 
 fn refused(error: StorageError) -> (Begun, Fate) {
     (Begun::failed(error), Fate::Kept)
+}
+
+fn io_error(path: String, call: &'static str) -> StorageError {
+    StorageError::Io {
+        path,
+        call,
+        reason: "injected".to_owned(),
+    }
 }
 
 fn no_resources(path: String) -> StorageError {

@@ -5,8 +5,19 @@
 //! [`Storage::wait`], which only start-up and tests call. One trait, four backends (io_uring,
 //! portable, memory, faulty) and one contract suite that runs on all of them.
 //!
+//! | backend | on | for |
+//! |---|---|---|
+//! | [`UringStorage`] | io_uring, direct I/O | where kernel and file system allow it |
+//! | [`PortableStorage`] | plain calls on a few threads | elsewhere, and tests that break calls |
+//! | [`MemoryStorage`] | a [`MemoryDisk`] | tests that look at every crash |
+//! | [`FaultyStorage`] | a [`MemoryDisk`], by a seed, on virtual time | the simulated world |
+//!
+//! [`RealStorage`] chooses between the first two on a locked [`DataDirectory`]. Their readers
+//! sleep on an eventfd. The contract is `tests/storage_contract`; a new backend starts there.
+//!
 //! Paths are relative to the data directory that the backend was opened on, with `/` between
-//! their parts; no path is ever derived from a client's string.
+//! their parts; no path is ever derived from a client's string. A real data directory holds one
+//! file that no operation made, `lock`.
 
 mod check;
 mod directory;

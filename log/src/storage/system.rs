@@ -530,3 +530,29 @@ pub(super) fn failed(path: &str, call: &'static str, errno: Errno) -> StorageErr
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_system_are_told_apart_by_what_the_log_does() {
+        let of = |errno| failed("a", "pwrite", errno);
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            assert!(matches!(of(errno), StorageError::NoSpace { .. }), "{errno}");
+        }
+        for errno in [Errno::MFILE, Errno::NFILE, Errno::NOMEM] {
+            assert!(
+                matches!(of(errno), StorageError::Resources { .. }),
+                "{errno}"
+            );
+        }
+        for errno in [Errno::IO, Errno::ROFS, Errno::ACCESS, Errno::FBIG] {
+            assert!(matches!(of(errno), StorageError::Io { .. }), "{errno}");
+        }
+        assert_eq!(
+            of(Errno::IO).to_string(),
+            "a: pwrite failed: Input/output error (os error 5)"
+        );
+    }
+}

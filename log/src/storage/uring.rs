@@ -321,8 +321,9 @@ impl Ring {
             return Submitted::All;
         }
         drop(queue);
-        counters.ring_submissions += 1;
-        match self.ring.submit() {
+        let submitted = self.ring.submit();
+        counters.ring_submissions += u64::from(submitted.as_ref().is_ok_and(|count| *count > 0));
+        match submitted {
             Ok(_) if self.ring.submission().is_empty() => Submitted::All,
             Ok(_) => Submitted::Later,
             Err(error) => match error.raw_os_error() {

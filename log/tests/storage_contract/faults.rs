@@ -212,6 +212,20 @@ fn a_failed_write_leaves_anything_and_a_power_cut_may_undo_it() {
     assert_eq!(left.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
 }
 
+#[test]
+fn a_write_finds_no_room() {
+    let (disk, _) = disk();
+    let faults = Faults {
+        write_no_space: 1.0,
+        ..Faults::default()
+    };
+    let (mut storage, file) = faulty(&disk, faults, 1);
+    let full = StorageError::NoSpace { path: "a".into() };
+    assert_eq!(run(&mut storage, write(file)).expect_err("no room"), full);
+    storage.control().set_faults(Faults::default());
+    assert!(run(&mut storage, write(file)).is_ok());
+}
+
 /// A sync that succeeds after one that failed says nothing about what the failed one covered.
 #[test]
 fn what_a_failed_sync_covered_may_be_lost_for_good() {

@@ -349,3 +349,26 @@ fn a_fork_goes_its_own_way() {
     open(&fork).create("c", 1);
     assert_eq!(disk.files(), ["a", "b"]);
 }
+
+#[test]
+fn a_file_can_be_put_and_rolled_back() {
+    let disk = MemoryDisk::new();
+    disk.put("d/e/a", b"one").expect("put");
+    disk.put("d/e/b", b"other").expect("put");
+    let older = disk.fork();
+    disk.put("d/e/a", b"three").expect("put again");
+    cut(&disk);
+    assert_eq!(disk.files(), ["d/e/a", "d/e/b"]);
+    assert_eq!(disk.contents("d/e/a").expect("it is there"), b"three");
+    disk.roll_back("d/e/a", &older).expect("it was there");
+    cut(&disk);
+    assert_eq!(disk.contents("d/e/a").expect("it is there"), b"one");
+    assert!(matches!(
+        disk.put("d/e", b""),
+        Err(StorageError::Exists { .. })
+    ));
+    assert!(matches!(
+        disk.put("d/e/a/x", b""),
+        Err(StorageError::Exists { .. })
+    ));
+}

@@ -155,6 +155,49 @@ impl MemoryDisk {
         })
     }
 
+    /// Puts a file with these bytes there, durably, in the place of what had that path;
+    /// directories are made as needed. For golden files and hand-made damage.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::NotFound`] if a part of the path is a file,
+    /// [`StorageError::Exists`] if the path is a directory.
+    pub fn put(&self, path: &str, bytes: &[u8]) -> Result<(), StorageError> {
+        let mut dirs: Vec<_> = path.match_indices('/').map(|(at, _)| &path[..at]).collect();
+        let mut image = self.image();
+        for dir in &dirs {
+            let made = image.make_dir(dir)?;
+            image.finish(&made);
+        }
+        if let Ok(gone) = image.unlink(path) {
+            image.finish(&gone);
+        }
+        let created = image.create(path, bytes.len() as u64, bytes)?;
+        image.finish(&created);
+        dirs.push("");
+        for dir in dirs {
+            let synced = image.sync_dir(dir)?;
+            image.finish(&synced);
+        }
+        Ok(())
+    }
+
+    /// Gives a file the contents that it has on an older copy of the disk, durably: a stale
+    /// read, or a file rolled back.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::NotFound`] if either has no such file.
+    pub fn roll_back(&self, path: &str, older: &MemoryDisk) -> Result<(), StorageError> {
+        let contents = older.contents(path)?;
+        self.alter(path, |file| {
+            for content in [&mut file.durable, &mut file.live] {
+                content.resize(contents.len() as u64);
+                content.write(0, &contents);
+            }
+        })
+    }
+
     /// Loses a file, or an empty directory, as if it had never been.
     ///
     /// # Errors

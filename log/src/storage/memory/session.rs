@@ -75,10 +75,7 @@ impl Session {
             | Op::Read { file, .. }
             | Op::Sync { file }
             | Op::Truncate { file, .. }
-            | Op::Close { file } => match self.files.get(*file) {
-                Some(open) => open.path.clone(),
-                None => format!("file#{}", file.0),
-            },
+            | Op::Close { file } => self.path_of_file(*file),
             Op::Create { path, .. }
             | Op::Open { path, .. }
             | Op::Protect { path, .. }
@@ -90,6 +87,13 @@ impl Session {
             | Op::List { path }
             | Op::Map { path } => path.clone(),
             Op::Populate { .. } | Op::Space => String::new(),
+        }
+    }
+
+    pub(in crate::storage) fn path_of_file(&self, file: FileId) -> String {
+        match self.files.get(file) {
+            Some(open) => open.path.clone(),
+            None => format!("file#{}", file.0),
         }
     }
 

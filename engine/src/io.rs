@@ -138,7 +138,8 @@ pub enum Output {
     Response {
         /// Whom.
         conn: ConnId,
-        /// The whole frame, length prefix first, in pieces to be written in order.
+        /// The whole frame, length prefix first, in pieces to be written in order. None for a
+        /// request that wants no answer: it is done, and another may be read from the client.
         chunks: Vec<Bytes>,
     },
     /// Close a client's connection once what was answered before is sent.

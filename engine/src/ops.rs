@@ -360,6 +360,16 @@ pub enum GroupCommand {
     Create(GroupSpec),
     /// Remove the replica and its files, for good.
     Drop(GroupId),
+    /// Remove every replica of a group below `below`, but those in `live`: after a start or a
+    /// restored state, when what was deleted meanwhile is no longer told one by one. Numbers are
+    /// given out in order and once, so a number below that is not live was deleted by a
+    /// committed command; the controller itself is always live.
+    Retain {
+        /// The first number that has not been given out yet.
+        below: GroupId,
+        /// Those that are to stay, ascending.
+        live: Vec<GroupId>,
+    },
     /// Change what can be changed.
     Configure {
         /// Which group.

@@ -92,7 +92,8 @@ pub enum ServiceOutput {
     Response {
         /// Whom.
         conn: ConnId,
-        /// The whole frame, length prefix first, in pieces to be written in order.
+        /// The whole frame, length prefix first, in pieces to be written in order. None for a
+        /// request that wants no answer: it is done, and another may be read from the client.
         chunks: Vec<Bytes>,
     },
     /// Tell another service, or forget it if the link is down or the message would have to wait
@@ -107,6 +108,12 @@ pub enum ServiceOutput {
     Close {
         /// Whose.
         conn: ConnId,
+    },
+    /// The service cannot go on, and so the shard cannot: what the cluster has decided is not
+    /// understood here.
+    Failed {
+        /// Why.
+        reason: String,
     },
 }
 

@@ -123,7 +123,10 @@ impl Accumulator {
             }
         }
         let id = BatchId(state.next_id);
-        let bytes_max = self.batch_bytes.max(record.bytes + BATCH_HEADER_BYTES);
+        // A record that alone exceeds the limit shares its batch, and its fate, with none.
+        let alone = record.bytes + BATCH_HEADER_BYTES;
+        let full = alone > self.batch_bytes;
+        let bytes_max = self.batch_bytes.max(alone);
         let now = Instant::now();
         let (mut batch, receiver) =
             Batch::new(id, partition.clone(), self.compression, bytes_max, now);
@@ -132,7 +135,7 @@ impl Accumulator {
         })?;
         state.next_id += 1;
         batch.charge(memory);
-        row.push_back(Waiting { batch, full: false });
+        row.push_back(Waiting { batch, full });
         state.outstanding.insert(id, receiver.clone());
         self.wake.notify_one();
         Ok(Delivery {

@@ -19,12 +19,11 @@ pub struct Faults {
     pub stall: Duration,
     /// Reads that fail with an I/O error (F19). The same read may succeed later.
     pub read_error: f64,
-    /// Writes and truncations that fail with an I/O error (F20): nothing, a front part or all
-    /// of it can be read then, and a later sync makes that durable, or says so and does not
-    /// (F21).
+    /// Writes and truncations that fail with an I/O error (F20). Of a write, nothing, a front
+    /// part or all can be read from then on, and is made durable by a later sync.
     pub write_error: f64,
-    /// Syncs of files and directories that fail with an I/O error; of a file, what it covered
-    /// is lost at the next power cut whatever later syncs say, at even odds (F21).
+    /// Syncs of files and directories that fail with an I/O error (F21). What such a sync of a
+    /// file covered is gone, at even odds: reads no longer find it, and later syncs succeed.
     pub sync_error: f64,
     /// Creations, opens, renames, unlinks and what else changes or reads directories that fail
     /// with an I/O error, undone.
@@ -34,9 +33,8 @@ pub struct Faults {
     /// Creations that find the disk full (F23). For a real limit see
     /// [`MemoryDisk::set_capacity`](super::MemoryDisk::set_capacity).
     pub no_space: f64,
-    /// Writes that find the disk full, as on a file system that copies on write (F23): like
-    /// those of [`write_error`](Self::write_error), but of a later sync that succeeds one
-    /// knows that it did.
+    /// Writes that find the disk full, as on a file system that copies on write (F23). A part
+    /// is left as by [`write_error`](Self::write_error).
     pub write_no_space: f64,
     /// Opens and reads that find no descriptor or memory (F24).
     pub no_resources: f64,

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use highwater_record::Buffer;
 
 use super::faults::{ControlState, FaultControl, FaultCounts, Faults};
-use super::memory::{Begun, ChangeState, Session, draw};
+use super::memory::{Begun, Left, Session, draw};
 use super::{
     Completion, Counters, FileId, MemoryDisk, Op, Output, Storage, StorageError, Token, check,
 };
@@ -43,8 +43,8 @@ struct InFlight {
 enum Fate {
     /// What it promises.
     Kept,
-    /// It fails, and what can be seen of it is left in this state.
-    Failed(StorageError, ChangeState),
+    /// It fails, and this is left of what it was to make durable.
+    Failed(StorageError, Left),
     /// It gives what it read, with this bit flipped, counted from the start, modulo the length.
     ReadFlipped(u64),
     /// What it wrote is durable, with this bit of the file flipped.
@@ -179,15 +179,15 @@ impl FaultyStorage {
         let part = self.rng.usize(..=data.len() / place.alignment) * place.alignment;
         if self.hit(faults.write_error, &mut counts.write_errors) {
             let error = io_error(self.session.path_of_file(file), "pwrite");
-            let state = self.any_state();
-            return self.begin_part(file, offset, data.slice(..part), error, state);
+            let left = self.any_left();
+            return self.begin_part(file, offset, data.slice(..part), error, left);
         }
         if self.hit(faults.write_no_space, &mut counts.write_no_space) {
             let error = StorageError::NoSpace {
                 path: self.session.path_of_file(file),
             };
-            let state = ChangeState::Unsynced;
-            return self.begin_part(file, offset, data.slice(..part), error, state);
+            let left = Left::Unsynced;
+            return self.begin_part(file, offset, data.slice(..part), error, left);
         }
         if self.hit(faults.lost_write, &mut counts.lost_writes) {
             return (Begun::done(), Fate::Kept);
@@ -226,8 +226,8 @@ impl FaultyStorage {
     /// Begins a truncation or sync that will fail after others could see it.
     fn begin_to_fail(&mut self, op: Op, call: &'static str) -> (Begun, Fate) {
         let error = io_error(self.session.path_of(&op), call);
-        let state = self.any_state();
-        (self.session.begin(op), Fate::Failed(error, state))
+        let left = self.any_left();
+        (self.session.begin(op), Fate::Failed(error, left))
     }
 
     /// Begins the part of a write that is left when it fails.
@@ -237,21 +237,21 @@ impl FaultyStorage {
         offset: u64,
         data: Buffer,
         error: StorageError,
-        state: ChangeState,
+        left: Left,
     ) -> (Begun, Fate) {
         if data.is_empty() {
             return refused(error);
         }
         let begun = self.session.begin(Op::Write { file, offset, data });
-        (begun, Fate::Failed(error, state))
+        (begun, Fate::Failed(error, left))
     }
 
-    /// Whether a later sync makes durable what a failed operation left.
-    fn any_state(&mut self) -> ChangeState {
+    /// What a failed write or sync leaves of what it was to make durable.
+    fn any_left(&mut self) -> Left {
         if self.rng.bool() {
-            ChangeState::Lost
+            Left::Nothing
         } else {
-            ChangeState::Unsynced
+            Left::Unsynced
         }
     }
 
@@ -259,8 +259,8 @@ impl FaultyStorage {
         match fate {
             // What broke the contract is refused as such, not as a fault.
             Fate::Failed(_, _) if begun.result.is_err() => begun.result,
-            Fate::Failed(error, state) => {
-                self.session.abandon(&begun, state);
+            Fate::Failed(error, left) => {
+                self.session.abandon(&begun, left);
                 Err(error)
             }
             Fate::Kept => self.session.finish(begun),
@@ -354,8 +354,7 @@ impl Storage for FaultyStorage {
 impl Drop for FaultyStorage {
     fn drop(&mut self) {
         for in_flight in std::mem::take(&mut self.begun).into_values() {
-            self.session
-                .abandon(&in_flight.begun, ChangeState::Unsynced);
+            self.session.abandon(&in_flight.begun, Left::Unsynced);
         }
     }
 }

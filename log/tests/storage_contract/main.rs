@@ -50,6 +50,7 @@ contract! {
     paths_do_not_leave_the_directory,
     an_id_ends_with_its_file,
     closing_waits_for_what_was_submitted,
+    an_unlinked_file_is_closed_in_the_middle_of_a_write,
     an_id_for_reading_changes_nothing,
     the_next_life_finds_what_was_written,
     a_life_may_end_in_the_middle,

@@ -362,6 +362,23 @@ pub(crate) fn closing_waits_for_what_was_submitted(subject: &Subject) {
     assert_eq!(disk.read(file, 0, 1), data);
 }
 
+pub(crate) fn an_unlinked_file_is_closed_in_the_middle_of_a_write(subject: &Subject) {
+    let mut disk = subject.open();
+    let file = disk.create_and_open("a", 1);
+    disk.sync_dir("");
+    disk.done(Op::Unlink { path: path("a") });
+    disk.sync_dir("");
+    disk.submit(Op::Write {
+        file,
+        offset: 0,
+        data: disk.blocks(1, 5),
+    });
+    disk.submit(Op::Close { file });
+    for (token, answer) in disk.collect() {
+        assert!(answer.is_ok(), "{token:?}: {answer:?}");
+    }
+}
+
 pub(crate) fn an_id_for_reading_changes_nothing(subject: &Subject) {
     let mut disk = subject.open();
     disk.create("a", 1);

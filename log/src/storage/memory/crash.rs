@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 use super::MemoryDisk;
 use super::image::{Image, Node};
-use super::node::{ChangeId, ChangeState, Data, DataChange, FileNode};
+use super::node::{ChangeId, Data, DataChange, FileNode};
 use super::tree::{EntryChange, Tree};
 
 /// What a disk writes whole or not at all, in bytes.
@@ -248,9 +248,9 @@ impl Image {
             let changes = std::mem::take(&mut file.changes);
             file.live = file.durable.clone();
             for change in changes {
-                let keep = match change.state {
-                    ChangeState::InFlight => choose(&change.describe(&path)),
-                    ChangeState::Unsynced | ChangeState::Lost => Keep::Everything,
+                let keep = match change.in_flight {
+                    true => choose(&change.describe(&path)),
+                    false => Keep::Everything,
                 };
                 file.survive(change, &keep);
             }
@@ -303,16 +303,12 @@ impl Image {
 impl FileNode {
     /// What `keep` leaves of a change can be read again, and is unsynced.
     fn survive(&mut self, change: DataChange, keep: &Keep) {
-        let state = match change.state {
-            ChangeState::Lost => ChangeState::Lost,
-            ChangeState::InFlight | ChangeState::Unsynced => ChangeState::Unsynced,
-        };
         for data in change.data.parts(keep) {
             data.apply(&mut self.live);
             self.changes.push(DataChange {
                 id: change.id,
                 data,
-                state,
+                in_flight: false,
             });
         }
     }
@@ -352,7 +348,7 @@ impl DataChange {
             },
             Data::Resize { len } => PendingKind::Resize { len: *len },
         };
-        let in_flight = self.state == ChangeState::InFlight;
+        let in_flight = self.in_flight;
         PendingChange {
             id: self.id,
             what: path.to_owned(),

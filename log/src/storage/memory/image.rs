@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 
-use super::node::{ChangeId, ChangeState, Data, DataChange, FileNode};
+use super::node::{ChangeId, Data, FileNode, Left};
 use super::tree::{Name, NodeId, ROOT, Tree};
 use crate::storage::{DirEntry, StorageError};
 
@@ -257,13 +257,13 @@ impl Image {
     pub(in crate::storage) fn finish(&mut self, effect: &Effect) {
         match effect {
             Effect::None => {}
-            Effect::Data { node, changes } => self.node_mut(*node).settle(changes),
+            Effect::Data { node, changes } => self.with_node(*node, |file| file.settle(changes)),
             Effect::Create {
                 node,
                 changes,
                 entry,
             } => {
-                self.node_mut(*node).settle(changes);
+                self.with_node(*node, |file| file.settle(changes));
                 self.tree.complete(*entry);
             }
             Effect::Entry(change) => self.tree.complete(*change),
@@ -271,25 +271,40 @@ impl Image {
                 self.tree.sync(*dir, changes);
                 self.collect();
             }
-            Effect::Protect { node, read_only } => self.node_mut(*node).read_only = *read_only,
+            Effect::Protect { node, read_only } => {
+                self.with_node(*node, |file| file.read_only = *read_only)
+            }
         }
     }
 
-    /// Leaves the operation as it is: visible, not durable. Its process has died, or it failed;
-    /// `state` says whether a later sync still helps.
-    pub(in crate::storage) fn abandon(&mut self, effect: &Effect, state: ChangeState) {
+    /// Instead of `finish`: the operation has failed, or its process has died. What it did to
+    /// entries stays, and the next sync of their directory covers it.
+    pub(in crate::storage) fn abandon(&mut self, effect: &Effect, left: Left) {
         match effect {
-            Effect::Data { node, changes } => self.node_mut(*node).mark(changes, state),
+            Effect::Data { node, changes } => {
+                self.with_node(*node, |file| file.abandon(changes, left));
+            }
             Effect::Create {
                 node,
                 changes,
                 entry,
             } => {
-                self.node_mut(*node).mark(changes, state);
+                self.with_node(*node, |file| file.abandon(changes, left));
                 self.tree.complete(*entry);
             }
             Effect::Entry(change) => self.tree.complete(*change),
             Effect::None | Effect::SyncDir { .. } | Effect::Protect { .. } => {}
+        }
+    }
+
+    /// Does something to a file, unless it was unlinked and closed since.
+    pub(in crate::storage) fn with_node(
+        &mut self,
+        node: NodeId,
+        change: impl FnOnce(&mut FileNode),
+    ) {
+        if let Some(Node::File(file)) = self.nodes.get_mut(&node) {
+            change(file);
         }
     }
 
@@ -368,9 +383,8 @@ impl Image {
             if let Node::File(file) = node {
                 file.open = 0;
                 file.mapped = Weak::new();
-                let in_flight = |change: &&mut DataChange| change.state == ChangeState::InFlight;
-                for change in file.changes.iter_mut().filter(in_flight) {
-                    change.state = ChangeState::Unsynced;
+                for change in &mut file.changes {
+                    change.in_flight = false;
                 }
             }
         }

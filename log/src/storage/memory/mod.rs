@@ -21,7 +21,7 @@ use std::collections::VecDeque;
 
 use super::{Completion, Counters, Op, Storage, Token, check};
 pub(super) use crash::draw;
-pub(super) use node::ChangeState;
+pub(super) use node::Left;
 pub(super) use session::{Begun, Session};
 
 /// A storage on a [`MemoryDisk`]. Operations begin at `flush`, in order, and complete at the
@@ -99,7 +99,7 @@ impl Storage for MemoryStorage {
 impl Drop for MemoryStorage {
     fn drop(&mut self) {
         for (_, begun, _) in self.begun.drain(..) {
-            self.session.abandon(&begun, ChangeState::Unsynced);
+            self.session.abandon(&begun, Left::Unsynced);
         }
     }
 }

@@ -31,7 +31,8 @@ pub(in crate::storage) struct FileNode {
 pub(super) struct DataChange {
     pub(super) id: ChangeId,
     pub(super) data: Data,
-    pub(super) state: ChangeState,
+    /// Whether its operation has not completed: only then does no sync cover it.
+    pub(super) in_flight: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -40,16 +41,14 @@ pub(super) enum Data {
     Resize { len: u64 },
 }
 
-/// How far a change of data has come.
+/// What is left of an operation that failed, or whose process died.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::storage) enum ChangeState {
-    /// Its operation has not completed.
-    InFlight,
-    /// It can be read, and a sync of the file makes it durable: what a killed life leaves.
+pub(in crate::storage) enum Left {
+    /// All of it can be read, and a sync of the file makes it durable.
     Unsynced,
-    /// It can be read, and no sync makes it durable, though it says so: what a failed sync
-    /// leaves in a page cache.
-    Lost,
+    /// Nothing: as if it had never been. So a page cache drops, when a sync fails, what it
+    /// could not write, and a later sync that succeeds does not bring it back.
+    Nothing,
 }
 
 impl FileNode {
@@ -58,7 +57,7 @@ impl FileNode {
         self.changes.push(DataChange {
             id,
             data,
-            state: ChangeState::InFlight,
+            in_flight: true,
         });
     }
 
@@ -74,24 +73,32 @@ impl FileNode {
         }
     }
 
-    /// Gives these changes another state.
-    pub(super) fn mark(&mut self, ids: &[ChangeId], state: ChangeState) {
-        for change in self
-            .changes
-            .iter_mut()
-            .filter(|change| ids.contains(&change.id))
-        {
-            change.state = state;
+    /// The operation behind these changes will not make them durable.
+    pub(super) fn abandon(&mut self, ids: &[ChangeId], left: Left) {
+        match left {
+            Left::Unsynced => {
+                for change in self
+                    .changes
+                    .iter_mut()
+                    .filter(|change| ids.contains(&change.id))
+                {
+                    change.in_flight = false;
+                }
+            }
+            Left::Nothing => {
+                self.changes.retain(|change| !ids.contains(&change.id));
+                self.live = self.durable.clone();
+                for change in &self.changes {
+                    change.data.apply(&mut self.live);
+                }
+            }
         }
     }
 
+    /// The changes that a sync of the file, begun now, covers.
     pub(super) fn unsynced(&self) -> Vec<ChangeId> {
-        let unsynced = |change: &&DataChange| change.state == ChangeState::Unsynced;
-        self.changes
-            .iter()
-            .filter(unsynced)
-            .map(|change| change.id)
-            .collect()
+        let completed = self.changes.iter().filter(|change| !change.in_flight);
+        completed.map(|change| change.id).collect()
     }
 
     /// Flips a bit at rest.
@@ -118,10 +125,17 @@ impl FileNode {
                 self.changes.push(change);
                 continue;
             }
-            let DataChange { id, data, state } = change;
+            let DataChange {
+                id,
+                data,
+                in_flight,
+            } = change;
             let left = data.without(&settled.data);
-            self.changes
-                .extend(left.into_iter().map(|data| DataChange { id, data, state }));
+            self.changes.extend(left.into_iter().map(|data| DataChange {
+                id,
+                data,
+                in_flight,
+            }));
         }
     }
 }

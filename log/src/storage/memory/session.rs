@@ -6,7 +6,7 @@ use highwater_record::Buffer;
 
 use super::MemoryDisk;
 use super::image::{Effect, Image};
-use super::node::ChangeState;
+use super::node::Left;
 use super::tree::NodeId;
 use crate::storage::files::{FileTable, OPEN_FILES_MAX};
 use crate::storage::{FileId, Mapping, Op, Output, StorageError, check};
@@ -151,16 +151,16 @@ impl Session {
         };
         let output = self.finish(begun)?;
         if let Some(node) = written {
-            self.disk.image().node_mut(node).flip_bit(bit);
+            self.disk.image().with_node(node, |file| file.flip_bit(bit));
         }
         Ok(output)
     }
 
     /// Instead of the second step: the operation has failed, or its process has died.
-    pub(in crate::storage) fn abandon(&mut self, begun: &Begun, state: ChangeState) {
+    pub(in crate::storage) fn abandon(&mut self, begun: &Begun, left: Left) {
         let mut image = self.disk.image();
         if image.life == self.life {
-            image.abandon(&begun.effect, state);
+            image.abandon(&begun.effect, left);
         }
     }
 

@@ -43,6 +43,11 @@ impl<T> FileTable<T> {
         }
     }
 
+    /// All files, in no order that means anything.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().filter_map(|slot| slot.file.as_ref())
+    }
+
     /// Gives the file an id; gives it back if [`OPEN_FILES_MAX`] are open.
     pub(super) fn insert(&mut self, file: T) -> Result<FileId, T> {
         let index = match self.free.pop() {

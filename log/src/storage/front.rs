@@ -102,8 +102,11 @@ impl Front {
         self.in_flight
     }
 
-    fn opened(&mut self, file: OpenFile, read_only: bool) -> Result<Output, StorageError> {
+    fn opened(&mut self, mut file: OpenFile, read_only: bool) -> Result<Output, StorageError> {
         let len = file.len();
+        if let Some(other) = self.files.iter().find(|other| other.inode == file.inode) {
+            file.share_len(other);
+        }
         match self.files.insert(Arc::new(file)) {
             Ok(file) => Ok(Output::Opened {
                 file,

@@ -34,18 +34,32 @@ pub(super) struct OpenFile {
     pub(super) fd: OwnedFd,
     pub(super) path: String,
     pub(super) write: bool,
-    /// Its length in bytes, as far as this id has seen.
-    len: AtomicU64,
+    /// Device and inode: what it is, whatever it is called.
+    pub(super) inode: (u64, u64),
+    /// Its length in bytes, shared by all ids of the file.
+    len: Arc<AtomicU64>,
 }
 
 impl OpenFile {
-    pub(super) fn new(fd: OwnedFd, path: String, write: bool, len: u64) -> Self {
+    pub(super) fn new(fd: OwnedFd, path: String, write: bool, stat: &Stat) -> Self {
+        let len = Arc::new(AtomicU64::new(stat.st_size.unsigned_abs()));
         Self {
             fd,
             path,
             write,
-            len: AtomicU64::new(len),
+            inode: (stat.st_dev, stat.st_ino),
+            len,
         }
+    }
+
+    /// Another id of the same file is open: they see each other's cuts.
+    pub(super) fn share_len(&mut self, other: &Self) {
+        assert_eq!(
+            self.inode, other.inode,
+            "{} is another file than {}",
+            self.path, other.path
+        );
+        self.len = other.len.clone();
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -269,12 +283,12 @@ impl System {
             }
             Err(error) => return Err(failed(&path, "openat", error)),
         };
-        let (stat, len) = stat_file(&fd, &path)?;
+        let (stat, _) = stat_file(&fd, &path)?;
         let read_only = !Mode::from_raw_mode(stat.st_mode).contains(Mode::WUSR);
         if write && read_only {
             return Err(StorageError::ReadOnly { path });
         }
-        let file = OpenFile::new(fd, path, write, len);
+        let file = OpenFile::new(fd, path, write, &stat);
         Ok(Answer::Opened { file, read_only })
     }
 

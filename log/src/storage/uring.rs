@@ -576,7 +576,8 @@ mod tests {
 
     fn operation(work: impl FnOnce(Arc<OpenFile>) -> Work) -> InRing {
         let file = OwnedFd::from(tempfile::tempfile().unwrap());
-        let file = OpenFile::new(file, "a".to_owned(), true, 1 << 20);
+        let stat = rustix::fs::fstat(&file).unwrap();
+        let file = OpenFile::new(file, "a".to_owned(), true, &stat);
         InRing {
             token: Token(1),
             work: work(Arc::new(file)),

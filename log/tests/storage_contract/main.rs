@@ -2,6 +2,7 @@
 
 #![allow(missing_docs)]
 
+mod differential;
 mod driver;
 mod faults;
 mod power_cut;
@@ -61,6 +62,7 @@ contract! {
     directories_come_and_go,
     sync_answers,
     truncate_cuts,
+    a_cut_is_seen_by_all_ids_of_the_file,
     a_protected_file_is_not_opened_for_writing,
     a_mapping_shows_the_file_and_outlives_it,
     nothing_cannot_be_mapped,

@@ -591,6 +591,35 @@ pub(crate) fn truncate_cuts(subject: &Subject) {
     assert_eq!(disk.open("a").1, 2 * disk.block());
 }
 
+pub(crate) fn a_cut_is_seen_by_all_ids_of_the_file(subject: &Subject) {
+    let mut disk = subject.open();
+    let one = disk.create_and_open("a", 4);
+    let (two, _) = disk.open("a");
+    disk.done(Op::Truncate {
+        file: one,
+        len: disk.block(),
+    });
+    let (offset, data) = (disk.block(), disk.blocks(1, 1));
+    refused!(
+        disk,
+        Op::Write {
+            file: two,
+            offset,
+            data
+        },
+        Invalid
+    );
+    refused!(
+        disk,
+        Op::Truncate {
+            file: two,
+            len: 2 * disk.block()
+        },
+        Invalid
+    );
+    disk.done(Op::Truncate { file: two, len: 0 });
+}
+
 pub(crate) fn a_protected_file_is_not_opened_for_writing(subject: &Subject) {
     let mut disk = subject.open();
     let writer = disk.create_and_open("a", 1);

@@ -6,6 +6,7 @@
 mod codec;
 mod config;
 mod io;
+pub mod kafka;
 mod ops;
 pub mod peer;
 #[allow(dead_code, reason = "half of it is for partitions, which come next")]

@@ -1,0 +1,240 @@
+//! ListOffsets and OffsetForLeaderEpoch: one question a partition, all asked at once.
+
+use std::time::Duration;
+
+use highwater_protocol::messages::{
+    EpochEndOffset, ListOffsetsPartition, ListOffsetsPartitionResponse, ListOffsetsRequest,
+    ListOffsetsResponse, ListOffsetsTopicResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopicResult,
+};
+use highwater_protocol::{ErrorCode, Response};
+use highwater_record::LeaderEpoch;
+
+use super::errors::code_of;
+use super::handler::{Context, Handler, Join, Step};
+use crate::ops::{OffsetSpec, Op, OpResult, Outcome};
+
+/// How long a question may take before it is answered with REQUEST_TIMED_OUT.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The first version of ListOffsets that knows OFFSET_NOT_AVAILABLE (KIP-207).
+const OFFSET_NOT_AVAILABLE_SINCE: i16 = 5;
+
+/// A request that asks each of its partitions one thing.
+pub(crate) trait Question {
+    /// The answer for one partition.
+    type Part;
+
+    /// The partitions in order, by topic and index, with what to ask; or why not to.
+    fn partitions(&self) -> Vec<(&str, i32, Result<Op, ErrorCode>)>;
+
+    /// The answer for a partition that cannot be asked or does not answer.
+    fn refused(&self, index: i32, code: ErrorCode) -> Self::Part;
+
+    /// What a partition has answered.
+    fn told(&self, index: i32, result: OpResult) -> Self::Part;
+
+    /// The whole answer; `parts` are in the order of the partitions.
+    fn response(&self, parts: impl Iterator<Item = Self::Part>) -> Response;
+}
+
+/// A [`Question`] on its way.
+#[derive(Debug)]
+pub(crate) struct QuestionHandler<Q: Question> {
+    question: Q,
+    parts: Join<Q::Part>,
+    indexes: Vec<i32>,
+}
+
+impl<Q: Question> QuestionHandler<Q> {
+    pub(crate) fn new(question: Q) -> Self {
+        Self {
+            question,
+            parts: Join::default(),
+            indexes: Vec::new(),
+        }
+    }
+
+    fn finish(&mut self) -> Step {
+        let (question, indexes) = (&self.question, &self.indexes);
+        let late = |place: usize| question.refused(indexes[place], ErrorCode::RequestTimedOut);
+        let parts = self.parts.take(late);
+        Step::Answer(self.question.response(parts.into_iter()))
+    }
+
+    fn step(&mut self) -> Step {
+        match self.parts.is_complete() {
+            true => self.finish(),
+            false => Step::Wait(None),
+        }
+    }
+}
+
+impl<Q: Question> Handler for QuestionHandler<Q> {
+    fn start(&mut self, cx: &mut Context<'_>) -> Step {
+        for (topic, index, op) in self.question.partitions() {
+            let place = self.parts.add();
+            self.indexes.push(index);
+            let found = cx.directory.partition(topic, index);
+            match (found.ok_or(ErrorCode::UnknownTopicOrPartition), op) {
+                (Ok(found), Ok(op)) => cx.ask(place, found.group, op),
+                (Err(code), _) | (_, Err(code)) => {
+                    self.parts.set(place, self.question.refused(index, code));
+                }
+            }
+        }
+        match self.step() {
+            Step::Wait(_) => Step::Wait(Some(cx.now.monotonic + TIMEOUT)),
+            step => step,
+        }
+    }
+
+    fn handle_done(&mut self, place: usize, result: OpResult, _cx: &mut Context<'_>) -> Step {
+        let part = self.question.told(self.indexes[place], result);
+        self.parts.set(place, part);
+        self.step()
+    }
+
+    fn handle_timeout(&mut self, _cx: &mut Context<'_>) -> Step {
+        self.finish()
+    }
+}
+
+/// ListOffsets: where a partition begins, ends, or was at a time.
+#[derive(Debug)]
+pub(crate) struct ListOffsets {
+    pub(crate) request: ListOffsetsRequest,
+    pub(crate) version: i16,
+}
+
+impl Question for ListOffsets {
+    type Part = ListOffsetsPartitionResponse;
+
+    fn partitions(&self) -> Vec<(&str, i32, Result<Op, ErrorCode>)> {
+        let topics = self.request.topics.iter();
+        topics
+            .flat_map(|topic| {
+                let partitions = topic.partitions.iter();
+                partitions.map(|p| (&**topic.name, p.partition_index, list_op(p)))
+            })
+            .collect()
+    }
+
+    fn refused(&self, index: i32, code: ErrorCode) -> Self::Part {
+        let code = match code {
+            ErrorCode::OffsetNotAvailable if self.version < OFFSET_NOT_AVAILABLE_SINCE => {
+                ErrorCode::LeaderNotAvailable
+            }
+            code => code,
+        };
+        ListOffsetsPartitionResponse::default()
+            .with_partition_index(index)
+            .with_error_code(code.code())
+            .with_offset(-1)
+            .with_timestamp(-1)
+            .with_leader_epoch(-1)
+    }
+
+    fn told(&self, index: i32, result: OpResult) -> Self::Part {
+        match result {
+            Ok(Outcome::Listed {
+                offset,
+                timestamp,
+                leader_epoch,
+            }) => ListOffsetsPartitionResponse::default()
+                .with_partition_index(index)
+                .with_offset(offset.map_or(-1, |offset| offset.to_wire()))
+                .with_timestamp(timestamp)
+                .with_leader_epoch(leader_epoch.map_or(-1, LeaderEpoch::to_wire)),
+            Ok(other) => unreachable!("ListOffset is answered by Listed, not {other:?}"),
+            Err(error) => self.refused(index, code_of(&error)),
+        }
+    }
+
+    fn response(&self, mut parts: impl Iterator<Item = Self::Part>) -> Response {
+        let topics = self.request.topics.iter().map(|topic| {
+            ListOffsetsTopicResponse::default()
+                .with_name(topic.name.clone())
+                .with_partitions(parts.by_ref().take(topic.partitions.len()).collect())
+        });
+        ListOffsetsResponse::default()
+            .with_topics(topics.collect())
+            .into()
+    }
+}
+
+/// Timestamps below zero have meanings of their own (Kafka's ListOffsetsRequest).
+fn list_op(partition: &ListOffsetsPartition) -> Result<Op, ErrorCode> {
+    let spec = match partition.timestamp {
+        -1 => OffsetSpec::Latest,
+        -2 => OffsetSpec::Earliest,
+        -3 => OffsetSpec::MaxTimestamp,
+        timestamp if timestamp >= 0 => OffsetSpec::Timestamp(timestamp),
+        _ => return Err(ErrorCode::UnsupportedVersion),
+    };
+    let current_leader_epoch = LeaderEpoch::from_wire(partition.current_leader_epoch);
+    Ok(Op::ListOffset {
+        spec,
+        current_leader_epoch,
+    })
+}
+
+/// OffsetForLeaderEpoch: where an epoch ends (KIP-101, KIP-320).
+#[derive(Debug)]
+pub(crate) struct EpochEnds {
+    pub(crate) request: OffsetForLeaderEpochRequest,
+}
+
+impl Question for EpochEnds {
+    type Part = EpochEndOffset;
+
+    fn partitions(&self) -> Vec<(&str, i32, Result<Op, ErrorCode>)> {
+        let topics = self.request.topics.iter();
+        topics
+            .flat_map(|topic| {
+                let partitions = topic.partitions.iter();
+                partitions.map(|p| (&**topic.topic, p.partition, epoch_op(p)))
+            })
+            .collect()
+    }
+
+    fn refused(&self, index: i32, code: ErrorCode) -> Self::Part {
+        EpochEndOffset::default()
+            .with_partition(index)
+            .with_error_code(code.code())
+            .with_leader_epoch(-1)
+            .with_end_offset(-1)
+    }
+
+    fn told(&self, index: i32, result: OpResult) -> Self::Part {
+        match result {
+            Ok(Outcome::EpochEnd { epoch, end_offset }) => EpochEndOffset::default()
+                .with_partition(index)
+                .with_leader_epoch(epoch.map_or(-1, LeaderEpoch::to_wire))
+                .with_end_offset(end_offset.map_or(-1, |offset| offset.to_wire())),
+            Ok(other) => unreachable!("EpochEnd is answered by EpochEnd, not {other:?}"),
+            Err(error) => self.refused(index, code_of(&error)),
+        }
+    }
+
+    fn response(&self, mut parts: impl Iterator<Item = Self::Part>) -> Response {
+        let topics = self.request.topics.iter().map(|topic| {
+            OffsetForLeaderTopicResult::default()
+                .with_topic(topic.topic.clone())
+                .with_partitions(parts.by_ref().take(topic.partitions.len()).collect())
+        });
+        OffsetForLeaderEpochResponse::default()
+            .with_topics(topics.collect())
+            .into()
+    }
+}
+
+fn epoch_op(partition: &OffsetForLeaderPartition) -> Result<Op, ErrorCode> {
+    // A negative epoch is none: there is no end to tell, and nothing is wrong.
+    let epoch = LeaderEpoch::from_wire(partition.leader_epoch).ok_or(ErrorCode::None)?;
+    let current_leader_epoch = LeaderEpoch::from_wire(partition.current_leader_epoch);
+    Ok(Op::EpochEnd {
+        epoch,
+        current_leader_epoch,
+    })
+}

@@ -1,3 +1,32 @@
-//! The `highwater` command.
+//! The `highwater` command: flags in, the libraries' work, words and exit codes out.
 
-fn main() {}
+mod command;
+mod exit;
+mod print;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use command::Command;
+use print::Printer;
+
+/// A replicated log that keeps what it acknowledges: on disk, on a quorum.
+#[derive(Debug, Parser)]
+#[command(name = "highwater", version, max_term_width = 100, after_help = exit::HELP)]
+struct Arguments {
+    /// Print one JSON object a line instead of text for people.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let printer = Printer::new(arguments.json);
+    match arguments.command.run(&printer) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}

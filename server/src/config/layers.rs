@@ -32,7 +32,12 @@ impl fmt::Display for Origin {
 }
 
 /// Environment variables that start like options but are none of them.
-const NOT_OPTIONS: &[&str] = &["HIGHWATER_CA", "HIGHWATER_LOG", "HIGHWATER_BOOTSTRAP"];
+const NOT_OPTIONS: &[&str] = &[
+    "HIGHWATER_BOOTSTRAP",
+    "HIGHWATER_CA",
+    "HIGHWATER_CONFIG",
+    "HIGHWATER_LOG",
+];
 
 /// A configuration in the making.
 ///

@@ -1,0 +1,165 @@
+//! What other threads say to a shard's thread: a bounded queue and a wake-up.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use highwater_engine::{GroupId, Input, Op, OpResult, Ticket};
+use tokio::sync::{Notify, oneshot};
+
+/// One thing said to a shard's thread.
+#[derive(Debug)]
+pub(crate) enum Mail {
+    /// For the shard itself.
+    Input(Input),
+    /// An operation of the embedding service, and where its answer goes.
+    Ask {
+        /// What it is called, unique in the node.
+        ticket: Ticket,
+        /// On which group.
+        group: GroupId,
+        /// What.
+        op: Op,
+        /// Where the answer goes.
+        reply: oneshot::Sender<OpResult>,
+    },
+    /// Nobody waits for that answer any more.
+    Forget(Ticket),
+    /// A whole Kafka request of the embedding service, and where its response goes.
+    Request {
+        /// The request, without its length prefix.
+        frame: highwater_record::Buffer,
+        /// Where the response goes, in pieces, without its length prefix.
+        reply: oneshot::Sender<Vec<highwater_record::Buffer>>,
+    },
+    /// Hand leadership over, then end.
+    Stop,
+    /// End at once, without a flush or a hand-over: as a crash would.
+    Abort,
+}
+
+/// More mail than this waits at its sender.
+pub(crate) const MAIL_MAX: usize = 64 * 1024;
+
+/// The queue of one shard's thread. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Mailbox {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    mail: VecDeque<Mail>,
+    closed: bool,
+}
+
+/// Why mail was not taken. It is given back.
+#[derive(Debug)]
+pub(crate) enum NotTaken {
+    /// The queue is full: try later.
+    Full(Box<Mail>),
+    /// The thread has ended.
+    Closed,
+}
+
+impl Mailbox {
+    pub(crate) fn new() -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                queue: Mutex::new(Queue::default()),
+                wake: Notify::new(),
+            }),
+        }
+    }
+
+    /// Puts mail at the end and wakes the thread.
+    pub(crate) fn send(&self, mail: Mail) -> Result<(), NotTaken> {
+        let mut queue = self.lock();
+        if queue.closed {
+            return Err(NotTaken::Closed);
+        }
+        if queue.mail.len() >= MAIL_MAX {
+            return Err(NotTaken::Full(Box::new(mail)));
+        }
+        queue.mail.push_back(mail);
+        drop(queue);
+        self.wake();
+        Ok(())
+    }
+
+    /// Takes up to `most` pieces of mail.
+    pub(crate) fn take(&self, most: usize, into: &mut Vec<Mail>) {
+        let mut queue = self.lock();
+        let count = queue.mail.len().min(most);
+        into.extend(queue.mail.drain(..count));
+    }
+
+    /// Refuses mail from now on and drops what waits.
+    pub(crate) fn close(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        queue.mail.clear();
+    }
+
+    /// Wakes the thread without mail.
+    pub(crate) fn wake(&self) {
+        self.shared.wake.notify_one();
+    }
+
+    /// Waits until somebody wakes the thread; a wake-up before the call counts.
+    pub(crate) async fn woken(&self) {
+        self.shared.wake.notified().await;
+    }
+
+    /// A panic of a sender leaves the queue as it was before or after its one step.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.shared
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(number: u64) -> Mail {
+        Mail::Forget(Ticket(number))
+    }
+
+    #[test]
+    fn mail_comes_out_in_order_and_no_more_than_asked() {
+        let mailbox = Mailbox::new();
+        for number in 0..3 {
+            mailbox.send(ticket(number)).unwrap();
+        }
+        let mut taken = Vec::new();
+        mailbox.take(2, &mut taken);
+        assert!(matches!(taken[..], [Mail::Forget(Ticket(0)), Mail::Forget(Ticket(1))]));
+        mailbox.take(2, &mut taken);
+        assert_eq!(taken.len(), 3);
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_mail_back() {
+        let mailbox = Mailbox::new();
+        for number in 0..MAIL_MAX {
+            mailbox.send(ticket(number as u64)).unwrap();
+        }
+        let refused = mailbox.send(ticket(7)).unwrap_err();
+        assert!(matches!(refused, NotTaken::Full(mail) if matches!(*mail, Mail::Forget(Ticket(7)))));
+    }
+
+    #[test]
+    fn a_closed_queue_takes_nothing() {
+        let mailbox = Mailbox::new();
+        mailbox.close();
+        assert!(matches!(mailbox.send(ticket(0)), Err(NotTaken::Closed)));
+    }
+}

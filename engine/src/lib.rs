@@ -5,6 +5,7 @@
 
 mod codec;
 mod config;
+pub mod controller;
 mod io;
 pub mod kafka;
 mod ops;

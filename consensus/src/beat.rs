@@ -56,6 +56,10 @@ impl Raft {
     }
 
     /// The leader's timer: still heard by a quorum? And has a transfer taken too long?
+    ///
+    /// A leader with a hole that is not known to be committed can neither supply it nor vouch
+    /// for what lies behind. If no peer has mended that in time, it makes way: perhaps the
+    /// others can go on without those entries.
     pub(crate) fn leader_timed_out(&mut self, now: Duration) {
         self.expire_transfer(now);
         let patience = self.config.election_timeout_max;
@@ -74,7 +78,9 @@ impl Raft {
             progress.get(&voter).map_or(Duration::ZERO, |p| p.contact)
         });
         let check_at = contact.unwrap_or_default() + patience;
-        if check_at <= now {
+        let is_useless = self.health.is_in_doubt(self.commit)
+            && now >= leader.since + patience * self.health.patience();
+        if check_at <= now || is_useless {
             return self.become_follower(now, self.hard.term, None);
         }
         leader.check_at = Some(check_at);

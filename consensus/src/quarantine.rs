@@ -69,6 +69,11 @@ impl Health {
         }
     }
 
+    /// Whether there is a hole that is not known to be committed.
+    pub(crate) fn is_in_doubt(self, commit: LogIndex) -> bool {
+        matches!(self, Health::Hole { last, .. } if commit < last)
+    }
+
     /// How much of a log that is synced through `synced` it vouches for, knowing that everything
     /// up to `commit` is decided. A hole below the commit index is held by a quorum of others.
     pub(crate) fn promised(self, synced: LogIndex, commit: LogIndex) -> LogIndex {

@@ -22,6 +22,7 @@ use crate::types::{EntryKind, EntryMeta, LogIndex, NodeId, ProposedEntry, Sessio
 /// | pre-candidate, candidate | append or beat of a leader of the current term | follower |
 /// | candidate | a quorum, its own durable vote included | leader |
 /// | leader | no quorum heard for the longest election timeout | follower, same term |
+/// | leader | a hole in its log that nothing commits or repairs | follower, same term |
 /// | any | a higher term (but see stickiness in `election.rs`) | follower in that term |
 ///
 /// A learner is a follower for ever. Within a term nobody goes back from leader or candidate to
@@ -79,6 +80,8 @@ pub(crate) struct Leader {
     pub(crate) uncommitted_bytes: u64,
     pub(crate) reads: Reads,
     pub(crate) transfer: Option<Transfer>,
+    /// Since when it leads.
+    pub(crate) since: Duration,
     /// When to look whether a quorum is still heard; never for a sole voter.
     pub(crate) check_at: Option<Duration>,
     /// Something may have to be sent.
@@ -199,6 +202,7 @@ impl Raft {
             uncommitted_bytes: 0,
             reads: Reads::new(),
             transfer: None,
+            since: now,
             check_at: (!sole).then(|| now + self.config.election_timeout_max),
             must_send: true,
         }));

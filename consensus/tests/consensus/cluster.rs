@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use highwater_consensus::{
-    AppendOutcome, BeatException, BeatRound, BeatRow, Config, EntryId, EntryKind, EntryMeta,
+    AppendOutcome, BeatException, BeatRound, BeatRow, Config, EntryId, EntryKind, EntryMeta, Lane,
     LogIndex, Membership, Message, MessageError, NodeId, Output, ProposeError, ProposedEntry,
     Quarantine, Raft, ReadId, RoleKind, Session, Term, invariants,
 };
@@ -47,6 +47,7 @@ pub(crate) struct Packet {
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
     pub(crate) session: Session,
+    pub(crate) lane: Lane,
     pub(crate) content: Content,
 }
 
@@ -70,6 +71,8 @@ pub(crate) struct Member {
     pub(crate) is_held: bool,
     /// Chunks that its driver has been asked to read.
     reading: Vec<(NodeId, Session, LogIndex, u64)>,
+    /// Its log was unreadable to the end, and it has not rejoined: its driver remembers.
+    pub(crate) must_rejoin: bool,
     pub(crate) answered: Vec<(ReadId, LogIndex)>,
     pub(crate) failed: Vec<ReadId>,
 }
@@ -89,7 +92,7 @@ pub(crate) struct Cluster {
     pub(crate) trace: Option<Vec<String>>,
     /// How often what happened.
     pub(crate) seen: BTreeMap<&'static str, u64>,
-    membership: Membership,
+    pub(crate) membership: Membership,
     seed: u64,
     numbers: u64,
     next_beat: Duration,
@@ -187,6 +190,7 @@ impl Member {
             proposed: BTreeMap::new(),
             is_held: false,
             reading: Vec::new(),
+            must_rejoin: false,
             answered: Vec::new(),
             failed: Vec::new(),
         }
@@ -204,6 +208,7 @@ impl Cluster {
         let member = self.members.get_mut(&n).unwrap();
         assert!(member.raft.is_none(), "it runs");
         member.lives += 1;
+        member.must_rejoin = matches!(quarantine, Quarantine::ToEnd { .. });
         let seed = self.seed * 1_000_003 + u64::from(n.0) * 1_009 + member.lives;
         let raft = Raft::new(member.config.clone(), restored, seed, self.now).unwrap();
         member.raft = Some(raft);
@@ -338,7 +343,13 @@ impl Cluster {
             .collect();
         for (to, session) in peers {
             if let Some(row) = self.raft_mut(n).beat_row(to, round) {
-                self.post(n, to, session, Content::Beat(round, row));
+                self.post(Packet {
+                    from: n,
+                    to,
+                    session,
+                    lane: Lane::Control,
+                    content: Content::Beat(round, row),
+                });
             }
         }
     }
@@ -403,12 +414,19 @@ impl Cluster {
             Output::Send {
                 to,
                 session,
+                lane,
                 message,
-                ..
             } => {
                 self.check_promise(n, to, &message);
                 let bodies = self.bodies_of(n, &message);
-                self.post(n, to, session, Content::Message(message, bodies));
+                let content = Content::Message(message, bodies);
+                self.post(Packet {
+                    from: n,
+                    to,
+                    session,
+                    lane,
+                    content,
+                });
             }
             Output::Committed { index } => {
                 let log = &self.disks[&n].memory;
@@ -444,7 +462,8 @@ impl Cluster {
                 member.reading.push((to, session, next, max_bytes));
             }
             Output::BeatWanted => self.beat(n),
-            Output::TransferEnded { .. } | Output::QuarantineEnded => {}
+            Output::QuarantineEnded => self.members.get_mut(&n).unwrap().must_rejoin = false,
+            Output::TransferEnded { .. } => {}
         }
     }
 
@@ -473,6 +492,7 @@ impl Cluster {
         let body = |meta: &EntryMeta| {
             let stored = *log.get(meta.id.index).expect("it sends what it has");
             assert_eq!(stored.meta, *meta);
+            assert!(log.has(meta.id), "it sends what it cannot read");
             stored
         };
         entries.iter().map(body).collect()
@@ -501,14 +521,9 @@ impl Cluster {
         }
     }
 
-    fn post(&mut self, from: NodeId, to: NodeId, session: Session, content: Content) {
-        if !self.lost.contains(&(from, to)) {
-            self.packets.push(Packet {
-                from,
-                to,
-                session,
-                content,
-            });
+    fn post(&mut self, packet: Packet) {
+        if !self.lost.contains(&(packet.from, packet.to)) {
+            self.packets.push(packet);
         }
     }
 
@@ -518,6 +533,7 @@ impl Cluster {
             from,
             to,
             session,
+            lane,
             content,
         } = packet;
         let now = self.now;
@@ -535,7 +551,13 @@ impl Cluster {
             Content::Beat(round, row) => {
                 let raft = member.raft.as_mut().unwrap();
                 let exception = raft.handle_beat(now, from, session, row);
-                self.post(to, from, session, Content::BeatAck(round, exception));
+                self.post(Packet {
+                    from: to,
+                    to: from,
+                    session,
+                    lane,
+                    content: Content::BeatAck(round, exception),
+                });
             }
             Content::BeatAck(round, exception) => {
                 let raft = member.raft.as_mut().unwrap();
@@ -564,12 +586,13 @@ impl Cluster {
         }
         let (to, session, next, max_bytes) = member.reading.remove(0);
         let mut bytes = 0;
-        let chunk: Vec<EntryMeta> = self.disks[&n]
-            .memory
+        let log = &self.disks[&n].memory;
+        let chunk: Vec<EntryMeta> = log
             .entries
             .iter()
             .map(|stored| stored.meta)
             .skip_while(|meta| meta.id.index < next)
+            .take_while(|meta| log.has(meta.id))
             .take_while(|meta| {
                 bytes += u64::from(meta.size);
                 bytes <= max_bytes || meta.id.index == next
@@ -668,8 +691,11 @@ impl Cluster {
     }
 
     fn step(&mut self) -> bool {
+        // The bulk lane is the slowest: whatever can overtake it does.
+        let is_quick = |p: &Packet| p.lane != Lane::Bulk;
         if !self.packets.is_empty() {
-            let packet = self.packets.remove(0);
+            let at = self.packets.iter().position(is_quick).unwrap_or(0);
+            let packet = self.packets.remove(at);
             self.deliver(packet);
             return true;
         }
@@ -680,6 +706,12 @@ impl Cluster {
             }
         }
         false
+    }
+
+    /// Proposes, and lets one thing happen.
+    pub(crate) fn propose_between_steps(&mut self, n: u32) {
+        let _ = self.propose(n);
+        self.step();
     }
 
     /// Lets time pass, with beats every 150 ms and timeouts when they are due.

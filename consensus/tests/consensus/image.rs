@@ -1,6 +1,6 @@
 //! A disk: what is durable, what is only in memory, and the writes between the two.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use highwater_consensus::{
     EntryId, EntryMeta, LogIndex, NodeId, Quarantine, Restored, Term, WriteId,
@@ -20,6 +20,8 @@ pub(crate) struct Image {
     pub(crate) vote: Option<NodeId>,
     pub(crate) before: EntryId,
     pub(crate) entries: Vec<Stored>,
+    /// Entries that are there and cannot be read.
+    pub(crate) holes: BTreeSet<LogIndex>,
 }
 
 /// A change of an [`Image`].
@@ -41,7 +43,11 @@ impl Image {
         self.entries.get(usize::try_from(at).ok()?)
     }
 
+    /// Whether the entry can be read here, or could until retention removed it.
     pub(crate) fn has(&self, id: EntryId) -> bool {
+        if self.holes.contains(&id.index) {
+            return false;
+        }
         id == self.before
             || id.index < self.before.index
             || self.get(id.index).is_some_and(|e| e.meta.id == id)
@@ -62,8 +68,10 @@ impl Image {
             Op::Cut(first) => {
                 assert!(*first > self.before.index);
                 self.entries.retain(|e| e.meta.id.index < *first);
+                self.holes.retain(|hole| hole < first);
             }
             Op::Base(before) => {
+                self.holes.clear();
                 self.before = *before;
                 self.entries.clear();
             }
@@ -77,6 +85,7 @@ impl Image {
         }
         self.before = self.get(first.previous()).expect("in the log").meta.id;
         self.entries.retain(|e| e.meta.id.index >= first);
+        self.holes.retain(|hole| *hole >= first);
     }
 
     pub(crate) fn restored(&self, quarantine: Quarantine) -> Restored {
@@ -125,6 +134,22 @@ impl Disk {
         let (write, op) = self.queue.pop_front()?;
         self.durable.apply(&op);
         Some(write)
+    }
+
+    /// Everything from `first` on turns out to be unreadable, and what it was unknown.
+    pub(crate) fn lose_from(&mut self, first: LogIndex) {
+        self.durable.entries.retain(|e| e.meta.id.index < first);
+        self.durable.holes.retain(|hole| *hole < first);
+        self.crash();
+    }
+
+    /// A repaired copy takes the place of `entry`, if that is still in the log.
+    pub(crate) fn repair(&mut self, entry: &Stored) {
+        for image in [&mut self.memory, &mut self.durable] {
+            if image.get(entry.meta.id.index) == Some(entry) {
+                image.holes.remove(&entry.meta.id.index);
+            }
+        }
     }
 
     /// Loses what is not durable.

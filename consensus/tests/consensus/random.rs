@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater_consensus::{LogIndex, Membership, MessageError, NodeId, Quarantine};
 
 use crate::cluster::Cluster;
-use crate::image::Image;
+use crate::image::{Image, Stored};
 
 const STEPS: u32 = 8_000;
 const SEEDS: u64 = 400;
@@ -16,11 +16,24 @@ struct Run {
     rng: fastrand::Rng,
 }
 
+/// Three to five nodes: voters, now and then with a learner, or in a joint configuration.
+fn any_membership(rng: &mut fastrand::Rng) -> Membership {
+    let size = rng.u32(3..=5);
+    let nodes = |range: std::ops::RangeInclusive<u32>| range.map(NodeId).collect();
+    let mut membership = Membership::of_voters((1..=size).map(NodeId));
+    match rng.u32(0..6) {
+        0 => membership.learners = nodes(size + 1..=size + 1),
+        1 => membership.joint = Some(nodes(2..=size - 1)),
+        2 => membership.joint = Some(nodes(1..=1)),
+        _ => {}
+    }
+    membership
+}
+
 impl Run {
     fn new(seed: u64) -> Run {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let size = rng.u32(3..=5);
-        let membership = Membership::of_voters((1..=size).map(NodeId));
+        let membership = any_membership(&mut rng);
         // Small limits, so that all of them are met.
         let tail = rng.usize(1..12);
         let window = rng.u64(200..4_000);
@@ -64,6 +77,7 @@ impl Run {
             986..991 => self.start_any(),
             991..995 => self.transfer_any(),
             995..997 => self.move_log_start(),
+            997 => self.repair_any(),
             _ => self.toggle_full(),
         }
     }
@@ -159,7 +173,87 @@ impl Run {
     fn start_any(&mut self) {
         let n = self.any_node();
         if self.cluster.members[&n].raft.is_none() {
-            self.cluster.start(n, Quarantine::None);
+            self.rot(n);
+            self.start(n);
+        }
+    }
+
+    /// Starts `n` with what its recovery would find.
+    fn start(&mut self, n: NodeId) {
+        let must_rejoin = self.cluster.members[&n].must_rejoin;
+        let disk = self.cluster.disks.get_mut(&n).unwrap();
+        let last = disk.durable.last().index;
+        let first_hole = disk.durable.holes.first().copied();
+        let quarantine = match first_hole {
+            Some(first) if disk.durable.holes.last() == Some(&last) || must_rejoin => {
+                disk.lose_from(first);
+                Quarantine::ToEnd { first }
+            }
+            Some(first) => Quarantine::Hole { first },
+            None if must_rejoin => Quarantine::ToEnd { first: last.next() },
+            None => Quarantine::None,
+        };
+        self.cluster.start(n, quarantine);
+    }
+
+    /// Now and then an entry of a disk rots; of one disk at a time, for what every copy has
+    /// lost is lost, and not where the others are no quorum, for then all would wait.
+    fn rot(&mut self, n: NodeId) {
+        let is_ill = |m: &NodeId| {
+            let disk = &self.cluster.disks[m];
+            let has_holes = !disk.durable.holes.is_empty() || !disk.memory.holes.is_empty();
+            has_holes || self.cluster.members[m].must_rejoin
+        };
+        let durable = &self.cluster.disks[&n].durable;
+        let membership = &self.cluster.membership;
+        let is_needed = !membership.has_quorum(|voter| voter != n);
+        if self.cluster.disks.keys().any(is_ill) || is_needed || durable.entries.is_empty() {
+            return;
+        }
+        let (first, last) = (durable.before.index.0 + 1, durable.last().index.0);
+        let hole = LogIndex(self.rng.u64(first..=last));
+        let disk = self.cluster.disks.get_mut(&n).unwrap();
+        match self.rng.u32(0..3) {
+            0 => {
+                disk.durable.holes.insert(hole);
+                disk.crash();
+            }
+            1 => {
+                disk.lose_from(hole);
+                self.cluster.members.get_mut(&n).unwrap().must_rejoin = true;
+            }
+            _ => {}
+        }
+    }
+
+    /// Fills the holes of `n` from those peers that run and have the entries, and drops those
+    /// that others have dropped by retention.
+    fn repair(&mut self, n: NodeId) {
+        let log = &self.cluster.disks[&n].memory;
+        let holes = log.holes.iter().filter_map(|at| log.get(*at).copied());
+        for hole in holes.collect::<Vec<Stored>>() {
+            let index = hole.meta.id.index;
+            let peers = self.cluster.running().into_iter().filter(|peer| *peer != n);
+            let logs: Vec<&Image> = peers
+                .map(|peer| &self.cluster.disks[&peer].durable)
+                .collect();
+            let is_kept = logs.iter().any(|log| log.get(index) == Some(&hole));
+            let is_dropped = logs.iter().any(|log| log.before.index >= index);
+            if is_kept {
+                self.cluster.disks.get_mut(&n).unwrap().repair(&hole);
+            } else if is_dropped && self.cluster.raft(n.0).commit_index() >= index {
+                self.start_log_at(n, index.next());
+            }
+        }
+        let disk = &self.cluster.disks[&n];
+        if disk.memory.holes.is_empty() && disk.durable.holes.is_empty() {
+            self.cluster.call(n.0, |raft, _| raft.handle_repaired());
+        }
+    }
+
+    fn repair_any(&mut self) {
+        if let Some(n) = self.any_running() {
+            self.repair(n);
         }
     }
 
@@ -181,10 +275,16 @@ impl Run {
         let durable = &self.cluster.disks[&n].durable;
         let least = raft.before().index.0.max(durable.before.index.0);
         let most = raft.commit_index().min(raft.synced_index()).0;
-        if least >= most || !self.cluster.disks[&n].queue.is_empty() {
+        if least < most {
+            let first = LogIndex(self.rng.u64(least + 1..=most + 1));
+            self.start_log_at(n, first);
+        }
+    }
+
+    fn start_log_at(&mut self, n: NodeId, first: LogIndex) {
+        if !self.cluster.disks[&n].queue.is_empty() {
             return;
         }
-        let first = LogIndex(self.rng.u64(least + 1..=most + 1));
         let disk = self.cluster.disks.get_mut(&n).unwrap();
         disk.memory.start_at(first);
         disk.durable.start_at(first);
@@ -204,13 +304,18 @@ impl Run {
     fn heal_and_check(&mut self) {
         for n in self.cluster.members.keys().copied().collect::<Vec<_>>() {
             if self.cluster.members[&n].raft.is_none() {
-                self.cluster.start(n, Quarantine::None);
+                self.start(n);
             }
             self.cluster
                 .call(n.0, |raft, _| raft.handle_disk_full(false));
         }
         self.cluster.heal();
-        self.cluster.run_for(8_000);
+        for _ in 0..5 {
+            self.cluster.run_for(4_000);
+            for n in self.cluster.running() {
+                self.repair(n);
+            }
+        }
         let leader = self.cluster.leader().expect("a leader after healing");
         self.cluster.propose(leader).expect("it takes proposals");
         let read = self.cluster.read(leader).expect("it takes reads");
@@ -225,6 +330,7 @@ impl Run {
             assert_eq!(follower.commit_index(), last.index, "{n} knows it");
             assert_eq!(follower.synced_index(), last.index);
             assert_eq!(self.cluster.raft(leader).in_flight_bytes(n), 0, "P44");
+            assert!(!follower.is_quarantined(), "{n} is whole again");
         }
         let answered = &self.cluster.members[&NodeId(leader)].answered;
         assert!(
@@ -276,6 +382,7 @@ fn random_faults_break_no_rule_and_progress_resumes() {
         ("catch-up", 3 * SEEDS),
         ("read", 3 * SEEDS),
         ("transfer", SEEDS / 4),
+        ("quarantine ended", SEEDS / 4),
     ];
     for (event, least) in expected {
         let count = seen.get(event).copied().unwrap_or(0);

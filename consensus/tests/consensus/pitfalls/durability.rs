@@ -241,6 +241,31 @@ fn p31_a_voter_that_lost_its_log_helps_no_stale_one_to_lead() {
 }
 
 #[test]
+fn p31_a_voter_that_lost_its_log_grants_nothing_and_repeats_no_grant() {
+    let mut cluster = Cluster::with_logs_in_term(&[&[1, 1], &[1, 1], &[1, 1]], 2);
+    cluster.crash(1);
+    cluster.disks.get_mut(&node(1)).unwrap().durable.vote = Some(node(2));
+    cluster.start(node(1), Quarantine::ToEnd { first: index(2) });
+    for (from, t) in [(2, 2), (2, 3), (3, 4)] {
+        let vote = Message::Vote {
+            term: term(t),
+            last: id(9, 99),
+            transfer: false,
+        };
+        cluster.inject(from, 1, vote).unwrap();
+    }
+    while cluster.sync_one(node(1)) {}
+    assert_eq!(cluster.packets.len(), 3, "three refusals");
+    let granted = |p: &crate::cluster::Packet| {
+        let is_grant = |m: &Message| matches!(m, Message::VoteReply { granted: true, .. });
+        matches!(&p.content, crate::cluster::Content::Message(m, _) if is_grant(m))
+    };
+    assert!(!cluster.packets.iter().any(granted));
+    assert_eq!(cluster.raft(1).term(), term(4), "a term it may learn");
+    assert_eq!(cluster.disks[&node(1)].durable.vote, None);
+}
+
+#[test]
 fn p32_a_hole_in_what_was_acknowledged_waits_for_a_peer_that_has_it() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);

@@ -302,7 +302,11 @@ fn p47_catch_up_joins_the_tail_and_both_never_run_at_once() {
     let mut cluster = lagging();
     cluster.restart(3);
     for _ in 0..50 {
+        // New entries while chunks are on their way, which anything may overtake.
         cluster.propose(1).unwrap();
+        for _ in 0..20 {
+            cluster.propose_between_steps(1);
+        }
         cluster.run_for(25);
     }
     cluster.run_for(500);
@@ -607,6 +611,29 @@ fn a_follower_to_the_logs_end_unreadable_rejoins_by_the_leaders_first_beat() {
     assert!(!cluster.raft(3).is_quarantined());
     assert_eq!(cluster.raft(1).match_index(node(3)), Some(index(11)));
     assert_eq!(cluster.count("quarantine ended"), 1);
+}
+
+#[test]
+fn a_quarantined_follower_rejoins_no_sooner_than_it_has_what_was_named() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    for _ in 0..10 {
+        cluster.propose(1).unwrap();
+    }
+    cluster.settle();
+    cluster.crash(3);
+    cluster.start(node(3), Quarantine::ToEnd { first: index(4) });
+    cluster.hold(3, true);
+    cluster.settle();
+    cluster.beat(node(1));
+    cluster.settle();
+    assert_eq!(cluster.log(3), cluster.log(1));
+    assert!(cluster.raft(3).is_quarantined(), "received is not synced");
+    cluster.sync_one(node(3));
+    assert!(cluster.raft(3).is_quarantined(), "that was the cut");
+    cluster.hold(3, false);
+    cluster.settle();
+    assert!(!cluster.raft(3).is_quarantined());
 }
 
 #[test]

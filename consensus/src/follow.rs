@@ -134,7 +134,7 @@ impl Raft {
                 window,
                 is_refused: false,
                 matched: known.map_or(LogIndex::ZERO, |known| known.matched),
-                told: (LogIndex::ZERO, LogIndex::ZERO),
+                told: known.map_or((LogIndex::ZERO, LogIndex::ZERO), |known| known.told),
                 must_answer: true,
             });
         }
@@ -259,8 +259,9 @@ impl Raft {
         let leader = *leader;
         let matched = following.matched;
         let position = (synced.min(matched), promised.min(matched));
-        let has_news = position > following.told || following.must_answer;
-        if following.is_refused || !has_news {
+        // What was taken before a refusal still counts, and is synced later (a full disk).
+        let must_answer = following.must_answer && !following.is_refused;
+        if position <= following.told && !must_answer {
             return;
         }
         following.must_answer = false;

@@ -491,6 +491,23 @@ fn a_full_follower_pauses_the_leader_which_probes_until_there_is_room() {
 }
 
 #[test]
+fn a_full_follower_still_acknowledges_what_it_had_taken_before() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.crash(2);
+    cluster.hold(3, true);
+    let taken = cluster.propose(1).unwrap();
+    cluster.settle();
+    cluster.call(3, |raft, _| raft.handle_disk_full(true));
+    let refused = cluster.propose(1).unwrap();
+    cluster.settle();
+    cluster.hold(3, false);
+    cluster.run_for(1_000);
+    assert_eq!(cluster.raft(1).commit_index(), taken.index);
+    assert!(taken.index < refused.index);
+}
+
+#[test]
 fn what_was_lost_on_the_way_is_sent_again_after_a_few_beats() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);

@@ -36,7 +36,8 @@ pub enum Output {
         /// The first entry to go.
         first: LogIndex,
     },
-    /// Replace the whole log by an empty one that begins after `before`.
+    /// Replace the whole log by an empty one that begins after `before`. Its index is reported
+    /// as committed at once, although the base itself is not durable yet.
     Base {
         /// The write.
         write: WriteId,
@@ -83,7 +84,8 @@ pub enum Output {
         leader: Option<NodeId>,
     },
     /// Read entries for a peer that is further behind than this crate remembers, and hand their
-    /// metas to [`Raft::handle_chunk`](crate::Raft::handle_chunk).
+    /// metas to [`Raft::handle_chunk`](crate::Raft::handle_chunk): always, none if they cannot be
+    /// read, for nothing else is sent to the peer until then.
     CatchUp {
         /// The peer.
         to: NodeId,
@@ -101,7 +103,8 @@ pub enum Output {
         /// The node that was to lead.
         to: NodeId,
     },
-    /// The log is whole again: the quarantine that the driver restored is over.
+    /// The log is whole again: the quarantine that the driver restored is over. It may forget it
+    /// once the writes put out before this are durable.
     QuarantineEnded,
 }
 

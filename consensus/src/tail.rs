@@ -216,7 +216,7 @@ impl Tail {
         let oldest = self.metas.front().map_or(first, |m| m.id.index);
         assert!(oldest <= first, "asked for metas that are forgotten");
         let skip = usize::try_from(oldest.distance_to(first)).unwrap_or(usize::MAX);
-        self.metas.iter().skip(skip)
+        self.metas.range(skip.min(self.metas.len())..)
     }
 }
 

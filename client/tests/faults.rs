@@ -1,10 +1,16 @@
 //! What the client promises when answers get lost and leaders move.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test may panic, and so may its helpers"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use highwater_client::{
     Client, ConsumeError, Delivery, ErrorCode, MetadataError, Offset, OutOfRange, ProduceError,
     Record, StartAt, TopicName, TopicPartition,
@@ -359,4 +365,45 @@ async fn a_corrupt_batch_is_named_and_can_be_passed_over() {
         .seek(&partition(0), StartAt::Offset(Offset(2)))
         .unwrap();
     assert_eq!(consumer.recv().await.unwrap().offset, Offset(2));
+}
+
+#[tokio::test]
+async fn a_time_is_found_and_one_behind_the_last_record_is_the_end() {
+    let cluster = Cluster::start(1, &[("t", 1)], 1).await;
+    let client = connect(&cluster).await;
+    let producer = client.producer().build();
+    for number in 0..10 {
+        let record = Record::new(&topic())
+            .value(number.to_string())
+            .timestamp_ms(1_000 + 10 * number);
+        drop(producer.send(record).await.unwrap());
+    }
+    producer.flush().await;
+    for (timestamp, offset) in [(0, 0), (1_000, 0), (1_041, 5), (1_090, 9), (1_091, 10)] {
+        let at = StartAt::TimestampMs(timestamp);
+        let found = client.admin().offset(&partition(0), at).await.unwrap();
+        assert_eq!(found, Offset(offset), "time {timestamp}");
+    }
+    let mut consumer = client.consumer().build();
+    consumer
+        .assign(partition(0), StartAt::TimestampMs(1_041))
+        .await
+        .unwrap();
+    assert_eq!(consumer.recv().await.unwrap().offset, Offset(5));
+}
+
+#[tokio::test]
+async fn a_consumer_is_a_stream() {
+    let cluster = Cluster::start(2, &[("t", 2)], 1).await;
+    let client = connect(&cluster).await;
+    let producer = client.producer().build();
+    send_numbers(&producer, 2, 0..100).await;
+    producer.flush().await;
+    let mut consumer = client.consumer().build();
+    consumer
+        .assign_topic(&topic(), StartAt::Earliest)
+        .await
+        .unwrap();
+    let records: Vec<_> = consumer.take(100).collect().await;
+    assert!(records.iter().all(Result::is_ok));
 }

@@ -24,20 +24,20 @@ use tokio::net::{TcpListener, TcpStream};
 /// What the cluster does instead of answering well. Chances are out of 100, per partition of a
 /// Produce or per Fetch.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Appends, then closes the connection.
-    pub lose_answer: u8,
+    pub(crate) lose_answer: u8,
     /// Closes the connection.
-    pub lose_request: u8,
+    pub(crate) lose_request: u8,
     /// Makes another broker the leader and refuses.
-    pub move_leader: u8,
+    pub(crate) move_leader: u8,
     /// Appends, then answers REQUEST_TIMED_OUT.
-    pub time_out: u8,
+    pub(crate) time_out: u8,
 }
 
-pub struct Cluster {
+pub(crate) struct Cluster {
     state: Arc<Mutex<State>>,
-    pub bootstrap: String,
+    pub(crate) bootstrap: String,
 }
 
 struct State {
@@ -75,7 +75,7 @@ enum Reaction {
 
 impl Cluster {
     /// Brokers on loopback, with topics of so many partitions.
-    pub async fn start(brokers: usize, topics: &[(&str, usize)], seed: u64) -> Self {
+    pub(crate) async fn start(brokers: usize, topics: &[(&str, usize)], seed: u64) -> Self {
         let mut listeners = Vec::new();
         for _ in 0..brokers {
             listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
@@ -117,16 +117,16 @@ impl Cluster {
         }
     }
 
-    pub fn set_faults(&self, faults: Faults) {
+    pub(crate) fn set_faults(&self, faults: Faults) {
         self.state.lock().unwrap().faults = faults;
     }
 
-    pub fn set_batch_bytes_max(&self, bytes: usize) {
+    pub(crate) fn set_batch_bytes_max(&self, bytes: usize) {
         self.state.lock().unwrap().batch_bytes_max = bytes;
     }
 
     /// Forgets what lies below an offset.
-    pub fn delete_below(&self, topic: &str, partition: usize, offset: u64) {
+    pub(crate) fn delete_below(&self, topic: &str, partition: usize, offset: u64) {
         let mut state = self.state.lock().unwrap();
         let log = &mut state.topics.get_mut(topic).unwrap()[partition];
         log.start = offset;
@@ -134,7 +134,7 @@ impl Cluster {
     }
 
     /// Flips the last bit of a batch.
-    pub fn corrupt(&self, topic: &str, partition: usize, batch: usize) {
+    pub(crate) fn corrupt(&self, topic: &str, partition: usize, batch: usize) {
         let mut state = self.state.lock().unwrap();
         let log = &mut state.topics.get_mut(topic).unwrap()[partition];
         let mut bytes = log.batches[batch].1.to_vec();
@@ -143,7 +143,7 @@ impl Cluster {
     }
 
     /// Takes the leaders away, or gives them back.
-    pub fn set_led(&self, led: bool) {
+    pub(crate) fn set_led(&self, led: bool) {
         let mut state = self.state.lock().unwrap();
         for log in state.topics.values_mut().flatten() {
             log.leader = if led { 0 } else { usize::MAX };
@@ -151,7 +151,7 @@ impl Cluster {
     }
 
     /// The values in a partition's log, in order.
-    pub fn values(&self, topic: &str, partition: usize) -> Vec<String> {
+    pub(crate) fn values(&self, topic: &str, partition: usize) -> Vec<String> {
         let state = self.state.lock().unwrap();
         let mut values = Vec::new();
         for (_, bytes) in &state.topics[topic][partition].batches {
@@ -165,7 +165,7 @@ impl Cluster {
         values
     }
 
-    pub fn batches(&self, topic: &str, partition: usize) -> usize {
+    pub(crate) fn batches(&self, topic: &str, partition: usize) -> usize {
         self.state.lock().unwrap().topics[topic][partition]
             .batches
             .len()
@@ -408,13 +408,14 @@ impl State {
             for asked in &topic.partitions {
                 let found = self.led(broker, &topic.name, asked.partition_index);
                 let found = found.map(|log| match asked.timestamp {
-                    -2 => log.start,
-                    _ => log.end,
+                    -2 => i64::try_from(log.start).unwrap(),
+                    -1 => i64::try_from(log.end).unwrap(),
+                    timestamp => log.offset_of_time(timestamp),
                 });
                 let answer = ListOffsetsPartitionResponse::default()
                     .with_partition_index(asked.partition_index);
                 partitions.push(match found {
-                    Ok(offset) => answer.with_offset(i64::try_from(offset).unwrap()),
+                    Ok(offset) => answer.with_offset(offset),
                     Err(error) => answer.with_error_code(error.code()),
                 });
             }
@@ -429,6 +430,21 @@ impl State {
 }
 
 impl Log {
+    /// The first record at or behind a time, -1 if there is none.
+    fn offset_of_time(&self, timestamp: i64) -> i64 {
+        let limits = BatchLimits::consumer();
+        for (base, bytes) in &self.batches {
+            let batch = RecordBatch::parse(bytes, &limits).unwrap();
+            for record in &batch.records(&limits).unwrap() {
+                let record = record.unwrap();
+                if record.timestamp >= timestamp {
+                    return i64::try_from(*base).unwrap() + i64::from(record.offset_delta);
+                }
+            }
+        }
+        -1
+    }
+
     /// Whole batches from the one that holds the offset on.
     fn read(&self, offset: i64, max_bytes: i32) -> Result<(Vec<Bytes>, u64), ErrorCode> {
         let offset = u64::try_from(offset).unwrap();

@@ -5,6 +5,7 @@
 
 mod ca;
 mod identity;
+pub mod kafka;
 pub mod peer;
 mod pem;
 mod tls;

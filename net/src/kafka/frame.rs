@@ -1,0 +1,288 @@
+//! Frames off and onto a byte stream.
+
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use highwater_record::{Buffer, BufferMut, BufferPool};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::{Instant, timeout_at};
+
+/// The bytes of a frame's length prefix.
+pub const LENGTH_BYTES: usize = 4;
+
+/// How long to wait before the memory budget is asked again. It cannot wake anybody.
+const MEMORY_RETRY: Duration = Duration::from_millis(2);
+
+/// How many chunks go out in one system call.
+const SLICES_MAX: usize = 64;
+
+/// What a reader puts up with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadLimits {
+    /// The largest frame, in bytes, without its length.
+    pub frame_bytes_max: usize,
+    /// How long the stream may be silent between two frames.
+    pub idle: Duration,
+    /// How long a frame may take from its first byte to its last. A sender that gives a byte
+    /// now and then does not hold a buffer for ever.
+    pub frame: Duration,
+}
+
+/// Why there is no further frame. The stream is of no use any more.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The length is negative.
+    #[error("a frame of {length} bytes")]
+    Negative {
+        /// The length as sent.
+        length: i32,
+    },
+    /// The frame is larger than allowed.
+    #[error("a frame of {length} bytes; at most {limit} are read")]
+    TooLarge {
+        /// The length as sent.
+        length: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The stream ended within a frame.
+    #[error("the stream ended within a frame")]
+    Truncated,
+    /// Nothing came for too long.
+    #[error("nothing came for {0:?}")]
+    Idle(Duration),
+    /// A frame took too long.
+    #[error("a frame was not complete after {0:?}")]
+    Slow(Duration),
+    /// The stream failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Reads frames off a stream.
+#[derive(Debug)]
+pub struct FrameReader<R> {
+    stream: R,
+    pool: BufferPool,
+    limits: ReadLimits,
+}
+
+impl<R: AsyncRead + Unpin> FrameReader<R> {
+    /// A reader whose frames lie in memory of `pool`.
+    pub fn new(stream: R, pool: BufferPool, limits: ReadLimits) -> Self {
+        Self {
+            stream,
+            pool,
+            limits,
+        }
+    }
+
+    /// The next frame without its length, or `None` where the stream ends between two.
+    ///
+    /// Not to be dropped before it is done: what was read of a frame is lost with it.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the stream is of no use after it.
+    pub async fn next(&mut self) -> Result<Option<Buffer>, ReadError> {
+        let idle = self.limits.idle;
+        let mut prefix = [0; LENGTH_BYTES];
+        let first = timeout_at(Instant::now() + idle, self.stream.read(&mut prefix)).await;
+        let have = first.map_err(|_| ReadError::Idle(idle))??;
+        if have == 0 {
+            return Ok(None);
+        }
+        let slow = self.limits.frame;
+        let rest = self.read_rest(prefix, have);
+        let frame = timeout_at(Instant::now() + slow, rest).await;
+        frame.map_err(|_| ReadError::Slow(slow))?.map(Some)
+    }
+
+    async fn read_rest(
+        &mut self,
+        mut prefix: [u8; LENGTH_BYTES],
+        have: usize,
+    ) -> Result<Buffer, ReadError> {
+        let rest = self.stream.read_exact(&mut prefix[have..]).await;
+        rest.map_err(end_is_truncation)?;
+        let length = self.check(i32::from_be_bytes(prefix))?;
+        let mut buffer = self.reserve(length).await?;
+        while buffer.len() < length {
+            let missing = length - buffer.len();
+            let read = self.stream.read(&mut buffer.spare_mut()[..missing]).await?;
+            if read == 0 {
+                return Err(ReadError::Truncated);
+            }
+            buffer.advance(read);
+        }
+        Ok(buffer.freeze())
+    }
+
+    fn check(&self, length: i32) -> Result<usize, ReadError> {
+        let limit = self.limits.frame_bytes_max;
+        match usize::try_from(length) {
+            Err(_) => Err(ReadError::Negative { length }),
+            Ok(length) if length > limit => Err(ReadError::TooLarge { length, limit }),
+            Ok(length) => Ok(length),
+        }
+    }
+
+    /// Memory for a frame, as soon as the budget has it; nothing is read meanwhile.
+    async fn reserve(&self, length: usize) -> Result<BufferMut, ReadError> {
+        loop {
+            match self.pool.get(length) {
+                Ok(buffer) => return Ok(buffer),
+                Err(exhausted) if exhausted.wanted > exhausted.limit => {
+                    return Err(ReadError::TooLarge {
+                        length,
+                        limit: exhausted.limit,
+                    });
+                }
+                Err(_) => tokio::time::sleep(MEMORY_RETRY).await,
+            }
+        }
+    }
+}
+
+fn end_is_truncation(error: io::Error) -> ReadError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => ReadError::Truncated,
+        _ => ReadError::Io(error),
+    }
+}
+
+/// Writes chunks in order, many in one system call, without copying them together.
+///
+/// # Errors
+/// When the stream fails; part of the chunks may have been written.
+pub async fn write_chunks<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    mut chunks: Vec<Bytes>,
+) -> io::Result<()> {
+    let mut first = 0;
+    while first < chunks.len() {
+        if chunks[first].is_empty() {
+            first += 1;
+            continue;
+        }
+        let waiting = &chunks[first..];
+        let slices: Vec<IoSlice<'_>> = waiting
+            .iter()
+            .take(SLICES_MAX)
+            .map(|chunk| IoSlice::new(chunk))
+            .collect();
+        let mut written = stream.write_vectored(&slices).await?;
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        while written > 0 {
+            let step = written.min(chunks[first].len());
+            chunks[first].advance(step);
+            written -= step;
+            if chunks[first].is_empty() {
+                first += 1;
+            }
+        }
+    }
+    stream.flush().await
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_record::Budget;
+    use tokio::io::duplex;
+
+    use super::*;
+
+    const LIMITS: ReadLimits = ReadLimits {
+        frame_bytes_max: 64,
+        idle: Duration::from_secs(60),
+        frame: Duration::from_secs(5),
+    };
+
+    fn pool() -> BufferPool {
+        BufferPool::new(Budget::new(1 << 20), 4096)
+    }
+
+    async fn read_all(bytes: &[u8]) -> (Vec<Vec<u8>>, Option<ReadError>) {
+        let mut reader = FrameReader::new(bytes, pool(), LIMITS);
+        let mut frames = Vec::new();
+        loop {
+            match reader.next().await {
+                Ok(Some(frame)) => frames.push(frame.to_vec()),
+                Ok(None) => return (frames, None),
+                Err(error) => return (frames, Some(error)),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_come_one_by_one() {
+        let (frames, error) = read_all(b"\0\0\0\x02ab\0\0\0\0\0\0\0\x01c").await;
+        assert_eq!(frames, [b"ab".to_vec(), b"".to_vec(), b"c".to_vec()]);
+        assert!(error.is_none());
+    }
+
+    #[tokio::test]
+    async fn lengths_are_not_believed() {
+        let (_, error) = read_all(&[0xff; 4]).await;
+        assert!(matches!(error, Some(ReadError::Negative { length: -1 })));
+        let (_, error) = read_all(&[0x7f, 0xff, 0xff, 0xff]).await;
+        assert!(matches!(error, Some(ReadError::TooLarge { limit: 64, .. })));
+        let (_, error) = read_all(&[0, 0, 0, 65]).await;
+        assert!(matches!(
+            error,
+            Some(ReadError::TooLarge { length: 65, .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn an_end_within_a_frame_is_an_error() {
+        for bytes in [&b"\0\0"[..], b"\0\0\0\x02a"] {
+            let (_, error) = read_all(bytes).await;
+            assert!(matches!(error, Some(ReadError::Truncated)), "{error:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_half_frame_does_not_hold_the_reader_for_ever() {
+        let (mut sender, stream) = duplex(64);
+        let mut reader = FrameReader::new(stream, pool(), LIMITS);
+        sender.write_all(b"\0\0\0\x02a").await.unwrap();
+        assert!(matches!(reader.next().await, Err(ReadError::Slow(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_after_the_idle_time() {
+        let (_sender, stream) = duplex(64);
+        let mut reader = FrameReader::new(stream, pool(), LIMITS);
+        assert!(matches!(reader.next().await, Err(ReadError::Idle(_))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_read_while_memory_is_exhausted() {
+        let budget = Budget::new(1 << 16);
+        let pool = BufferPool::new(budget.clone(), 4096);
+        let held = budget.charge(1 << 16).unwrap();
+        let mut reader = FrameReader::new(&b"\0\0\0\x02ab"[..], pool, LIMITS);
+        let mut next = Box::pin(reader.next());
+        let waiting = tokio::time::timeout(Duration::from_secs(1), &mut next).await;
+        assert!(waiting.is_err(), "the budget is exhausted");
+        drop(held);
+        assert_eq!(next.await.unwrap().as_deref(), Some(&b"ab"[..]));
+    }
+
+    #[tokio::test]
+    async fn chunks_are_written_in_order_whatever_the_stream_takes() {
+        let (mut stream, mut receiver) = duplex(3);
+        let chunks: Vec<Bytes> = ["a", "", "bcdefg", "h"].map(Bytes::from).to_vec();
+        let write = async {
+            write_chunks(&mut stream, chunks).await.unwrap();
+            drop(stream);
+        };
+        let mut read = Vec::new();
+        let (_, result) = tokio::join!(write, receiver.read_to_end(&mut read));
+        result.unwrap();
+        assert_eq!(read, b"abcdefgh");
+    }
+}

@@ -274,6 +274,28 @@ fn p09_five_nodes_around_one_and_in_a_chain_are_served() {
     }
 }
 
+/// What Raft cannot do (OmniPaxos calls it the constrained election): the only node that reaches
+/// a majority lacks entries, so nobody votes for it, and nobody else reaches a majority. The
+/// group waits, and loses nothing.
+#[test]
+fn p09_with_an_outdated_node_in_the_middle_the_group_waits() {
+    let (old, new): (&[u32], &[u32]) = (&[1], &[1, 1]);
+    let mut cluster = Cluster::with_logs(&[old, new, new, new, new]);
+    for a in 2..=5 {
+        for b in 2..=5 {
+            cluster.lost.insert((node(a), node(b)));
+        }
+    }
+    cluster.run_for(20_000);
+    assert_eq!(cluster.leader(), None);
+    let highest = (1..=5).map(|n| cluster.raft(n).term()).max();
+    assert_eq!(highest, Some(term(1)), "and raises no terms meanwhile");
+    cluster.lost.remove(&(node(2), node(3)));
+    cluster.lost.remove(&(node(3), node(2)));
+    cluster.run_for(6_000);
+    assert!(cluster.leader().is_some_and(|n| n == 2 || n == 3));
+}
+
 #[test]
 fn p10_a_transfer_waits_for_the_targets_disk_and_times_out_cleanly() {
     let mut cluster = Cluster::new(3);

@@ -25,6 +25,10 @@ const CREATION_WAIT: Duration = Duration::from_secs(5);
 /// How long a topic without an answer or without any leader is asked for again.
 const METADATA_WAIT: Duration = Duration::from_secs(30);
 
+/// How long one broker is asked for metadata while there are others to ask. A hung broker must
+/// not hide from us that it was deposed.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// A broker of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broker {
@@ -171,8 +175,21 @@ impl Cluster {
         self.connect(Peer::Broker(broker), lane).await
     }
 
-    /// A connection to any broker, for requests that every broker answers.
-    pub(crate) async fn any_connection(&self) -> Result<Connection, ConnectError> {
+    /// Gives up a lane's connection to a broker that does not answer and was deposed.
+    pub(crate) fn abandon(&self, broker: i32, lane: Lane) {
+        let slot = lock(&self.connections).remove(&(Peer::Broker(broker), lane));
+        // A slot that is locked has no connection yet: it is being made, which ends by itself.
+        if let Some(slot) = slot
+            && let Ok(connection) = slot.try_lock()
+            && let Some(connection) = connection.as_ref()
+        {
+            connection.abandon();
+        }
+    }
+
+    /// Every broker, beginning at another one each time, so that a dead one does not cost each
+    /// caller; then the addresses to start from.
+    fn peers(&self) -> Vec<Peer> {
         let mut peers: Vec<_> = self
             .metadata()
             .brokers
@@ -180,23 +197,24 @@ impl Cluster {
             .map(|&broker| Peer::Broker(broker))
             .collect();
         if !peers.is_empty() {
-            // Begin at another one each time, so that a dead broker does not cost each caller.
             let turn = self.next_peer.fetch_add(1, Ordering::Relaxed);
             let first = turn % peers.len();
             peers.rotate_left(first);
         }
         peers.extend((0..self.bootstrap.len()).map(Peer::Bootstrap));
+        peers
+    }
+
+    /// A connection to any broker, for requests that every broker answers.
+    pub(crate) async fn any_connection(&self) -> Result<Connection, ConnectError> {
         let mut last = ConnectError::NoBootstrap;
-        for peer in peers {
+        for peer in self.peers() {
             match self.connect(peer, Lane::Control).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) => last = error,
             }
         }
-        match last {
-            ConnectError::NoBootstrap => Err(last),
-            error => Err(ConnectError::Bootstrap(Box::new(error))),
-        }
+        Err(ConnectError::Bootstrap(Box::new(last)))
     }
 
     async fn connect(&self, peer: Peer, lane: Lane) -> Result<Connection, ConnectError> {
@@ -330,14 +348,58 @@ impl Cluster {
         let request = MetadataRequest::default()
             .with_topics(topics)
             .with_allow_auto_topic_creation(self.allow_auto_topic_creation);
-        let connection = self.any_connection().await?;
-        let answer = connection.call(&request).await?;
-        let error = ErrorCode::from_code(answer.error_code);
-        if !error.is_none() {
-            return Err(connection.refused(ApiKey::Metadata, error));
+        let mut last = CallError::Connect(ConnectError::NoBootstrap);
+        let peers = self.peers();
+        for &peer in &peers {
+            match self.ask_peer(peer, &request, peers.len() == 1).await {
+                Ok(answer) => {
+                    self.learn(&answer, every);
+                    return Ok(answer);
+                }
+                Err(error) => last = error,
+            }
         }
-        self.learn(&answer, every);
-        Ok(answer)
+        Err(match last {
+            CallError::Connect(error) => ConnectError::Bootstrap(Box::new(error)).into(),
+            error => error,
+        })
+    }
+
+    async fn ask_peer(
+        &self,
+        peer: Peer,
+        request: &MetadataRequest,
+        patiently: bool,
+    ) -> Result<MetadataResponse, CallError> {
+        let asking = async {
+            let connection = self.connect(peer, Lane::Control).await?;
+            let timeout = match patiently {
+                true => self.options.request_timeout,
+                false => METADATA_TIMEOUT,
+            };
+            let answer = connection.call_within(request, timeout).await?;
+            ErrorCode::from_code(answer.error_code)
+                .into_result()
+                .map_err(|error| connection.refused(ApiKey::Metadata, error))?;
+            Ok(answer)
+        };
+        if patiently {
+            return asking.await;
+        }
+        // Connecting counts too.
+        let limit = METADATA_TIMEOUT + METADATA_TIMEOUT / 2;
+        tokio::time::timeout(limit, asking)
+            .await
+            .unwrap_or_else(|_| {
+                let address = self
+                    .address(peer)
+                    .map(|(host, port)| format!("{host}:{port}"));
+                Err(CallError::Timeout {
+                    address: address.unwrap_or_default(),
+                    key: ApiKey::Metadata,
+                    after: limit,
+                })
+            })
     }
 
     fn learn(&self, answer: &MetadataResponse, every: bool) {

@@ -194,6 +194,11 @@ impl Connection {
         self.shared.versions.get(&key).copied()
     }
 
+    /// Gives the connection up: everybody who waits for an answer is told.
+    pub(crate) fn abandon(&self) {
+        self.shared.queue.fail(StreamError::Deposed);
+    }
+
     /// Whether the connection can still be used.
     pub(crate) fn is_usable(&self) -> bool {
         self.shared.queue.lock().failed.is_none()

@@ -185,6 +185,8 @@ pub(crate) enum StreamError {
     Header(#[from] DecodeError),
     #[error("request {correlation_id} was not answered in time")]
     Overdue { correlation_id: i32 },
+    #[error("it did not answer, and another broker leads now")]
+    Deposed,
     #[error("the client was closed")]
     Shutdown,
 }

@@ -407,3 +407,36 @@ async fn a_consumer_is_a_stream() {
     let records: Vec<_> = consumer.take(100).collect().await;
     assert!(records.iter().all(Result::is_ok));
 }
+
+/// A stopped process keeps its connections, and answers nothing. Its successor is found by the
+/// metadata long before a request times out.
+#[tokio::test]
+async fn a_hung_leader_is_left_for_its_successor() {
+    let cluster = Cluster::start(3, &[("t", 1)], 1).await;
+    let client = Client::builder()
+        .bootstrap(&cluster.bootstrap)
+        .request_timeout(Duration::from_secs(3_600))
+        .connect()
+        .await
+        .unwrap();
+    let producer = client
+        .producer()
+        .delivery_timeout(Duration::from_secs(3_600))
+        .build();
+    let mut consumer = client.consumer().build();
+    consumer
+        .assign(partition(0), StartAt::Offset(Offset(0)))
+        .await
+        .unwrap();
+    for delivery in send_numbers(&producer, 1, 0..1).await {
+        delivery.await.unwrap();
+    }
+    assert_eq!(consumer.recv().await.unwrap().offset, Offset(0));
+    cluster.hang(0, 1);
+    let late = send_numbers(&producer, 1, 1..2).await;
+    assert_eq!(consumer.recv().await.unwrap().offset, Offset(1));
+    for delivery in late {
+        assert_eq!(delivery.await.unwrap().offset, Offset(1));
+    }
+    assert_eq!(cluster.values("t", 0), ["0", "1"]);
+}

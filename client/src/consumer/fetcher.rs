@@ -16,6 +16,7 @@ use highwater_protocol::{
     ErrorCode, FetchPartition, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopic,
 };
 use highwater_record::{BatchLimits, Offset, TopicName, TopicPartition};
+use tokio::time::Instant;
 
 use super::buffer::{Fetched, NextBatch};
 use super::{ConsumedRecord, ConsumerOptions, OutOfRange, StartAt};
@@ -28,7 +29,7 @@ type Answer = Result<FetchResponse<Option<Bytes>>, CallError>;
 
 enum Event {
     Fetched {
-        broker: i32,
+        fetch: u64,
         asked: Vec<Asked>,
         answer: Answer,
     },
@@ -39,6 +40,8 @@ enum Event {
     Refreshed(Result<(), CallError>),
     /// A wait is over.
     Rested,
+    /// Time to look after fetches that are on the way.
+    Watched,
 }
 
 /// A partition that something was asked about. A seek meanwhile makes the answer worthless.
@@ -63,6 +66,8 @@ struct Assigned {
     opened_to: Offset,
     high_watermark: Option<Offset>,
     asked: bool,
+    /// The number of the fetch that asked last.
+    fetched_from: Option<u64>,
     /// Something failed here: not before this wait is over.
     resting: bool,
     backoff: Backoff,
@@ -86,7 +91,10 @@ pub(super) struct Fetcher {
     /// The partition whose turn it is.
     current: Option<TopicPartition>,
     next_epoch: u64,
-    fetching: Vec<i32>,
+    /// The fetches that are on the way: of each broker at most one, its number and since when.
+    fetching: BTreeMap<i32, (u64, Instant)>,
+    watching: bool,
+    next_fetch: u64,
     refreshing: bool,
     refresh_wanted: bool,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
@@ -125,6 +133,7 @@ impl Assigned {
             opened_to,
             high_watermark: None,
             asked: false,
+            fetched_from: None,
             resting: false,
             backoff: Backoff::default(),
             error: None,
@@ -170,7 +179,9 @@ impl Fetcher {
             partitions: BTreeMap::new(),
             current: None,
             next_epoch: 0,
-            fetching: Vec::new(),
+            fetching: BTreeMap::new(),
+            watching: false,
+            next_fetch: 0,
             refreshing: false,
             refresh_wanted: false,
             events: FuturesUnordered::new(),
@@ -322,7 +333,7 @@ impl Fetcher {
                 continue;
             }
             match metadata.leader(&partition.topic, partition.partition) {
-                Some(leader) if self.fetching.contains(&leader) => {}
+                Some(leader) if self.fetching.contains_key(&leader) => {}
                 Some(leader) => by_leader.entry(leader).or_default().push(Asked {
                     partition: partition.clone(),
                     epoch: assigned.epoch,
@@ -340,12 +351,15 @@ impl Fetcher {
     }
 
     fn fetch(&mut self, broker: i32, asked: Vec<Asked>) {
+        let fetch = self.next_fetch;
+        self.next_fetch += 1;
         for asked in &asked {
             if let Some(assigned) = self.partitions.get_mut(&asked.partition) {
                 assigned.asked = true;
+                assigned.fetched_from = Some(fetch);
             }
         }
-        self.fetching.push(broker);
+        self.fetching.insert(broker, (fetch, Instant::now()));
         let request = fetch_request(&asked, &self.options);
         let (cluster, lane) = (Arc::clone(&self.cluster), self.lane);
         let timeout = cluster.options.request_timeout + self.options.max_wait;
@@ -356,11 +370,50 @@ impl Fetcher {
             };
             let answer = answer.await;
             Event::Fetched {
-                broker,
+                fetch,
                 asked,
                 answer,
             }
         }));
+        self.watch();
+    }
+
+    /// Looks after the fetches in a while.
+    fn watch(&mut self) {
+        if std::mem::replace(&mut self.watching, true) {
+            return;
+        }
+        self.events.push(Box::pin(async {
+            tokio::time::sleep(SLOW_AFTER).await;
+            Event::Watched
+        }));
+    }
+
+    /// Looks for brokers that owe an answer for long. Once the metadata says that another leads a
+    /// partition they were asked for, their connection is given up.
+    fn abandon_deposed(&mut self) {
+        self.watching = false;
+        let patience = self.options.max_wait + SLOW_AFTER;
+        let metadata = self.cluster.metadata();
+        for (&broker, (fetch, since)) in &self.fetching {
+            if since.elapsed() < patience {
+                continue;
+            }
+            let deposed = self.partitions.iter().any(|(of, assigned)| {
+                let leader = metadata.leader(&of.topic, of.partition);
+                let moved = leader.is_some_and(|leader| leader != broker);
+                assigned.fetched_from == Some(*fetch) && moved
+            });
+            if deposed {
+                tracing::debug!(broker, "gives no answer and was deposed");
+                self.cluster.abandon(broker, self.lane);
+            } else {
+                self.refresh_wanted = true;
+            }
+        }
+        if !self.fetching.is_empty() {
+            self.watch();
+        }
     }
 
     /// Asks where the partitions whose place is not known begin.
@@ -429,12 +482,13 @@ impl Fetcher {
                     self.located(asked, answer);
                 }
             }
+            Event::Watched => self.abandon_deposed(),
             Event::Fetched {
-                broker,
+                fetch,
                 asked,
                 answer,
             } => {
-                self.fetching.retain(|fetching| *fetching != broker);
+                self.fetching.retain(|_, (number, _)| *number != fetch);
                 self.fetched(&asked, answer);
             }
         }
@@ -571,6 +625,10 @@ impl Fetcher {
         }));
     }
 }
+
+/// A broker that owes an answer for so long, beyond the wait it was asked for, may have been
+/// deposed without our knowing: time to look at the metadata.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
 
 /// Between two looks at the metadata.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(100);

@@ -35,6 +35,10 @@ const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// How often the sender looks for records that have waited too long.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// A broker that has not answered for so long may have been deposed without our knowing: time to
+/// look at the metadata.
+const SLOW_AFTER: Duration = Duration::from_secs(1);
+
 /// What the sender waits for besides its caller.
 enum Event {
     Connected {
@@ -43,6 +47,7 @@ enum Event {
     },
     Answered {
         broker: i32,
+        request: u64,
         batches: Vec<Batch>,
         answer: Result<ProduceResponse, CallError>,
     },
@@ -55,7 +60,8 @@ enum Event {
 struct Broker {
     connection: Option<Connection>,
     connecting: bool,
-    in_flight: usize,
+    /// When each request was sent, and for which partitions, by its number.
+    in_flight: BTreeMap<u64, (Instant, Vec<TopicPartition>)>,
     /// Not to be dialled before this.
     retry_at: Option<Instant>,
     backoff: Backoff,
@@ -78,6 +84,7 @@ pub(super) struct Sender {
     identify_at: Option<Instant>,
     identify_backoff: Backoff,
     expire_at: Instant,
+    next_request: u64,
 }
 
 impl Sender {
@@ -103,6 +110,7 @@ impl Sender {
             identify_at: None,
             identify_backoff: Backoff::default(),
             expire_at: Instant::now() + EXPIRY_INTERVAL,
+            next_request: 0,
         }
     }
 
@@ -128,6 +136,7 @@ impl Sender {
             self.lane(&partition);
         }
         self.identify(now);
+        self.abandon_deposed(now);
         self.refresh(now);
         let ready: Vec<TopicPartition> = self.lanes.keys().cloned().collect();
         while self.send_round(&ready, now) {}
@@ -195,7 +204,7 @@ impl Sender {
         let broker = self.brokers.entry(id).or_default();
         if let Some(connection) = &broker.connection {
             if connection.is_usable() {
-                return broker.in_flight < REQUESTS_IN_FLIGHT_MAX;
+                return broker.in_flight.len() < REQUESTS_IN_FLIGHT_MAX;
             }
             broker.connection = None;
         }
@@ -233,7 +242,7 @@ impl Sender {
         }
         let request = produce_request(&batches, self.cluster.options.request_timeout);
         let batches = batches.into_iter().map(|(batch, _)| batch).collect();
-        self.dispatch(leader, batches, &request);
+        self.dispatch(leader, batches, &request, now);
         true
     }
 
@@ -253,9 +262,21 @@ impl Sender {
         }
     }
 
-    fn dispatch(&mut self, id: i32, batches: Vec<Batch>, request: &ProduceRequest<Bytes>) {
+    fn dispatch(
+        &mut self,
+        id: i32,
+        batches: Vec<Batch>,
+        request: &ProduceRequest<Bytes>,
+        now: Instant,
+    ) {
+        let number = self.next_request;
+        self.next_request += 1;
+        let partitions = batches
+            .iter()
+            .map(|batch| batch.partition.clone())
+            .collect();
         let broker = self.brokers.entry(id).or_default();
-        broker.in_flight += 1;
+        broker.in_flight.insert(number, (now, partitions));
         let timeout = self.cluster.options.request_timeout;
         // Requests leave in the order of these calls; only the answers are awaited elsewhere.
         let pending = broker
@@ -270,6 +291,7 @@ impl Sender {
             };
             Event::Answered {
                 broker: id,
+                request: number,
                 batches,
                 answer,
             }
@@ -282,10 +304,12 @@ impl Sender {
             Event::Connected { broker, connection } => self.connected(broker, connection, now),
             Event::Answered {
                 broker,
+                request,
                 batches,
                 answer,
             } => {
-                self.brokers.entry(broker).or_default().in_flight -= 1;
+                let broker = self.brokers.entry(broker).or_default();
+                broker.in_flight.remove(&request);
                 match answer {
                     Ok(answer) => self.answered(batches, &answer, now),
                     Err(error) => self.unanswered(batches, &error, now),
@@ -440,6 +464,32 @@ impl Sender {
     fn finish(&self, batch: Batch, outcome: Result<BatchReceipt, ProduceError>) {
         self.accumulator.forget(batch.id);
         batch.finish(outcome);
+    }
+
+    /// Looks for brokers that owe an answer for long. Once the metadata says that another leads a
+    /// partition they were sent for, their connection is given up and the batches go there.
+    fn abandon_deposed(&mut self, now: Instant) {
+        let metadata = self.cluster.metadata();
+        let mut slow = false;
+        for (&id, broker) in &mut self.brokers {
+            let overdue = broker
+                .in_flight
+                .values()
+                .filter(|(at, _)| *at + SLOW_AFTER <= now);
+            let mut owed = overdue.flat_map(|(_, partitions)| partitions).peekable();
+            slow |= owed.peek().is_some();
+            let deposed = owed.any(|of| {
+                let leader = metadata.leader(&of.topic, of.partition);
+                leader.is_some_and(|leader| leader != id)
+            });
+            if deposed && broker.connection.take().is_some() {
+                tracing::debug!(broker = id, "gives no answer and was deposed");
+                self.cluster.abandon(id, self.connection_lane);
+            }
+        }
+        if slow {
+            self.want_refresh(now);
+        }
     }
 
     fn want_refresh(&mut self, now: Instant) {

@@ -48,7 +48,8 @@ struct State {
     rng: fastrand::Rng,
     /// Batches with more bytes are MESSAGE_TOO_LARGE.
     batch_bytes_max: usize,
-    auto_create: bool,
+    /// Takes requests and never answers.
+    hung: Option<usize>,
 }
 
 #[derive(Default)]
@@ -101,7 +102,7 @@ impl Cluster {
             faults: Faults::default(),
             rng: fastrand::Rng::with_seed(seed),
             batch_bytes_max: usize::MAX,
-            auto_create: false,
+            hung: None,
         };
         let state = Arc::new(Mutex::new(state));
         for (broker, listener) in listeners.into_iter().enumerate() {
@@ -140,6 +141,17 @@ impl Cluster {
         let mut bytes = log.batches[batch].1.to_vec();
         *bytes.last_mut().unwrap() ^= 1;
         log.batches[batch].1 = Bytes::from(bytes);
+    }
+
+    /// Lets a broker take requests and answer none, and another one lead in its place.
+    pub(crate) fn hang(&self, broker: usize, successor: usize) {
+        let mut state = self.state.lock().unwrap();
+        state.hung = Some(broker);
+        for log in state.topics.values_mut().flatten() {
+            if log.leader == broker {
+                log.leader = successor;
+            }
+        }
     }
 
     /// Takes the leaders away, or gives them back.
@@ -185,6 +197,9 @@ async fn serve(broker: usize, mut stream: TcpStream, state: Arc<Mutex<State>>) {
             let (header, at) = RequestHeader::decode(&frame).unwrap();
             let request = Request::decode(&header, &frame, at).unwrap();
             let waits = matches!(request, Request::Fetch(_));
+            if state.lock().unwrap().hung == Some(broker) {
+                std::future::pending::<()>().await;
+            }
             let reaction = state.lock().unwrap().react(broker, request);
             let Reaction::Answer(response) = reaction else {
                 return;

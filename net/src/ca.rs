@@ -302,6 +302,22 @@ fn inspect(certificate: &CertificateDer<'_>) -> Option<(ClusterId, Vec<u8>)> {
     Some((cluster.parse().ok()?, public_key))
 }
 
+/// A node's certificate without an authority, for tests of what is refused.
+#[cfg(test)]
+pub(crate) fn self_signed(identity: &NodeIdentity) -> Credentials {
+    let key = KeyPair::generate().unwrap();
+    let mut params = params(format!("node {}", identity.node));
+    params.subject_alt_names = vec![SanType::URI(ia5(identity.to_string()).unwrap())];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let certificate = params.self_signed(&key).unwrap();
+    Credentials {
+        chain: vec![certificate.der().clone()],
+        chain_pem: certificate.pem(),
+        key_pem: key.serialize_pem(),
+        key: PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

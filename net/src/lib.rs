@@ -4,10 +4,14 @@
 //! offsets, no disks.
 
 mod ca;
+mod counter;
+mod gather;
 mod identity;
 pub mod kafka;
+mod memory;
 pub mod peer;
 mod pem;
+mod quic;
 mod tls;
 
 pub use ca::{CERTIFICATE_DAYS, CaError, ClusterCa, Credentials};

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::crypto::HmacKey;
 use ring::hmac;
 use rustls::client::Resumption;
@@ -329,8 +329,25 @@ pub(crate) fn peer_identity(
     }
 }
 
-/// The application protocol that a connection's handshake has settled.
-pub(crate) fn protocol_of(connection: &quinn::Connection) -> Option<Vec<u8>> {
-    let data = connection.handshake_data()?;
-    data.downcast::<HandshakeData>().ok()?.protocol
+/// A client of any shape, for tests of what is refused.
+#[cfg(test)]
+pub(crate) fn raw_client(
+    trust: &Trust,
+    credentials: Option<&Credentials>,
+    alpn: &[u8],
+) -> Arc<QuicClientConfig> {
+    let provider = crypto_provider();
+    let roots = trust.roots().unwrap();
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+    let builder = client_builder(&provider)
+        .unwrap()
+        .with_webpki_verifier(verifier.build().unwrap());
+    let mut client = match credentials {
+        None => builder.with_no_client_auth(),
+        Some(credentials) => builder
+            .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
+            .unwrap(),
+    };
+    finish_client(&mut client, alpn);
+    quic_client(client)
 }

@@ -1,8 +1,7 @@
 //! What a node's links have done, for metrics.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use super::handshake::RefusalReason;
+use crate::counter::Counter;
 
 /// Counts since the endpoint was started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,7 +34,7 @@ impl PeerCounters {
     }
 }
 
-/// The counters themselves. Relaxed: they order nothing.
+/// The counters themselves.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) sessions: Counter,
@@ -66,18 +65,5 @@ impl Counters {
             outbox_full: self.outbox_full.get(),
             budget_waits: self.budget_waits.get(),
         }
-    }
-}
-
-#[derive(Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

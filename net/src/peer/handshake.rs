@@ -16,9 +16,11 @@
 //! | 1 | lane |
 //! | 1 | zero |
 
-use crate::identity::{Boot, ClusterId, Incarnation, Life, NodeId};
+use quinn::ReadError;
 
 use super::{Lane, SessionNumber};
+use crate::gather::Gather;
+use crate::identity::{Boot, ClusterId, Incarnation, Life, NodeId};
 
 /// The lowest version of the protocol between nodes that this release speaks.
 pub const PEER_VERSION_MIN: u16 = 1;
@@ -29,13 +31,13 @@ pub const PEER_VERSION_MAX: u16 = 1;
 const MAGIC: [u8; 4] = *b"HWpl";
 
 /// Magic and length.
-pub(super) const PREFIX_BYTES: usize = 6;
+const PREFIX_BYTES: usize = 6;
 
 /// What follows the prefix in version 1.
 const BODY_BYTES: usize = 2 + 2 + 16 + (4 + 16 + 8) + (4 + 16) + 8 + 1 + 1;
 
 /// The longest handshake that is read, in bytes behind the prefix: room for later versions.
-pub(super) const BODY_BYTES_MAX: usize = 1_024;
+const BODY_BYTES_MAX: usize = 1_024;
 
 const _: () = assert!(BODY_BYTES == 78);
 
@@ -168,14 +170,14 @@ impl Hello {
     }
 
     /// How long the body is that follows this prefix; nothing if it is not one of ours.
-    pub(super) fn body_bytes(prefix: [u8; PREFIX_BYTES]) -> Option<usize> {
+    fn body_bytes(prefix: [u8; PREFIX_BYTES]) -> Option<usize> {
         let [a, b, c, d, low, high] = prefix;
         let length = usize::from(u16::from_le_bytes([low, high]));
         ([a, b, c, d] == MAGIC && (BODY_BYTES..=BODY_BYTES_MAX).contains(&length)).then_some(length)
     }
 
     /// Reads a body; nothing if it is malformed.
-    pub(super) fn decode(body: &[u8]) -> Option<Hello> {
+    fn decode(body: &[u8]) -> Option<Hello> {
         let mut fields = Fields(body);
         let hello = Hello {
             version_min: u16::from_le_bytes(fields.take()?),
@@ -206,6 +208,24 @@ impl Hello {
         let version = self.version_max.min(PEER_VERSION_MAX);
         (version >= self.version_min.max(PEER_VERSION_MIN)).then_some(version)
     }
+}
+
+/// Reads a handshake message; nothing if what comes is none, or not whole.
+pub(super) async fn read(stream: &mut Gather) -> Result<Option<Hello>, ReadError> {
+    let mut prefix = [0; PREFIX_BYTES];
+    if !stream.read_array(&mut prefix, &mut 0).await? {
+        return Ok(None);
+    }
+    let Some(length) = Hello::body_bytes(prefix) else {
+        return Ok(None);
+    };
+    let mut body = [0; BODY_BYTES_MAX];
+    let whole = stream.read_array(&mut body[..length], &mut 0).await?;
+    Ok(if whole {
+        Hello::decode(&body[..length])
+    } else {
+        None
+    })
 }
 
 /// Fixed-size fields, one behind the other.

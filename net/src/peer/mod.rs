@@ -26,20 +26,33 @@
 //! exhausted, the lane is not read and QUIC's flow control stops the sender. Control has memory of
 //! its own, so that it is read whatever the appends do.
 
+mod accept;
 mod counters;
+mod dial;
+mod endpoint;
 mod events;
 mod handshake;
+mod link;
+mod outbox;
+mod session;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use highwater_record::BufferPool;
 
 use crate::identity::{Boot, Incarnation, Life, NodeId};
+use crate::quic::Shape;
 
 pub use counters::PeerCounters;
+pub use endpoint::{PeerEndpoint, StartError};
 pub use events::{DialError, PeerEvent, PeerEvents};
 pub use handshake::{PEER_VERSION_MAX, PEER_VERSION_MIN, RefusalReason};
+
+use endpoint::Shared;
 
 /// The largest frame on the append and bulk lanes, in bytes: an entry of 16 MiB (the largest
 /// request) with room for what is batched with it.
@@ -47,6 +60,35 @@ pub const FRAME_BYTES_MAX: usize = 24 << 20;
 
 /// The largest frame on the control lane, in bytes: beats with rows for a hundred thousand groups.
 pub const CONTROL_FRAME_BYTES_MAX: usize = 4 << 20;
+
+/// How many newcomers may be greeted at once.
+const INCOMING_MAX: usize = 64;
+
+/// After how much silence a lane is given up. A dead peer is noticed by Raft's beats long before;
+/// this only ends what waits for it. A node that has been started anew says so itself, at once.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// After how much silence the dialer says that it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// Windows by lane. The append lane's hold what Raft may have in flight to a peer; control has
+/// little, catch-up is not to fill the network's queues.
+fn lane_shape(lane: Lane) -> Shape {
+    const MIB: u32 = 1 << 20;
+    let (stream, connection, send) = match lane {
+        Lane::Control => (MIB, MIB, MIB),
+        Lane::Append => (8 * MIB, 32 * MIB, 16 * MIB),
+        Lane::Bulk => (8 * MIB, 8 * MIB, 8 * MIB),
+    };
+    Shape {
+        stream_receive_window: stream,
+        receive_window: connection,
+        send_window: send.into(),
+        streams_max: 1,
+        keep_alive: Some(KEEP_ALIVE),
+        idle_timeout: IDLE_TIMEOUT,
+    }
+}
 
 /// The three roads between two nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +130,16 @@ impl Lane {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionNumber(pub u64);
 
+impl SessionNumber {
+    fn new(boot: Boot, attempt: u32) -> SessionNumber {
+        SessionNumber(boot.0 << 32 | u64::from(attempt))
+    }
+
+    fn is_of(self, boot: Boot) -> bool {
+        self.0 >> 32 == boot.0
+    }
+}
+
 impl fmt::Display for SessionNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0 >> 32, self.0 & u64::from(u32::MAX))
@@ -103,6 +155,17 @@ pub struct Session {
     pub dialer: Life,
     /// The node with the higher id.
     pub acceptor: Life,
+}
+
+impl Session {
+    /// Who is at the other end, seen from `own`.
+    fn other_end(&self, own: NodeId) -> Life {
+        if self.dialer.node == own {
+            self.acceptor
+        } else {
+            self.dialer
+        }
+    }
 }
 
 /// Another node of the cluster: who may be there, and where.

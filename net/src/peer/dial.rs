@@ -1,0 +1,259 @@
+//! The dialer's side: begins sessions with a peer of a higher id, again and again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join3;
+use quinn::{Connection, ConnectionError, ReadError, SendStream, WriteError};
+use tokio::time::{Instant, timeout};
+
+use super::events::{DialError, PeerEvent};
+use super::handshake::{self, Hello, PEER_VERSION_MAX, PEER_VERSION_MIN, RefusalReason};
+use super::link::Link;
+use super::session::{self, LaneStream};
+use super::{Lane, Peer, Session, SessionNumber, Shared, lane_shape};
+use crate::gather::Gather;
+use crate::identity::{Life, NodeIdentity, peer_name};
+use crate::quic::{self, Path};
+use crate::tls::peer_identity;
+
+/// How long an attempt may take, its three lanes together.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The pause after a failed attempt doubles from one bound to the other.
+const BACKOFF_MIN: Duration = Duration::from_millis(20);
+const BACKOFF_MAX: Duration = Duration::from_secs(1);
+
+/// A session that stood for so long was a good one: the next attempt comes soon.
+const GOOD_SESSION: Duration = Duration::from_secs(1);
+
+/// Pauses between attempts, each drawn from the upper half of its bound so that nodes that lost
+/// one peer together do not come back together.
+struct Backoff {
+    bound: Duration,
+    rng: fastrand::Rng,
+}
+
+impl Backoff {
+    fn new(seed: u64) -> Backoff {
+        Backoff {
+            bound: BACKOFF_MIN,
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    fn reset(&mut self) {
+        self.bound = BACKOFF_MIN;
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.bound.mul_f64(0.5 + 0.5 * self.rng.f64());
+        self.bound = BACKOFF_MAX.min(self.bound * 2);
+        pause
+    }
+}
+
+/// Keeps up a link until it is stopped.
+pub(super) async fn keep_up(shared: Arc<Shared>, link: Arc<Link>) {
+    let mut stopped = link.stopped();
+    let mut backoff = Backoff::new(shared.config.seed ^ u64::from(link.peer.node.get()));
+    let mut last_failure = None;
+    loop {
+        let number = shared.next_session();
+        let dialled = tokio::select! {
+            dialled = timeout(DIAL_TIMEOUT, dial(&shared, &link.peer, number)) => dialled,
+            () = stopped.wait() => return,
+        };
+        match dialled.unwrap_or(Err(DialError::Timeout)) {
+            Err(error) => tell_failure(&shared, &link.peer, error, &mut last_failure),
+            Ok((session, lanes)) => {
+                last_failure = None;
+                let begun = Instant::now();
+                session::run(shared.clone(), link.clone(), session, lanes).await;
+                if begun.elapsed() >= GOOD_SESSION {
+                    backoff.reset();
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(backoff.next()) => {}
+            () = stopped.wait() => return,
+        }
+    }
+}
+
+/// Warns once about a reason, however often it repeats.
+fn tell_failure(shared: &Shared, peer: &Peer, error: DialError, last: &mut Option<DialError>) {
+    shared.counters.dials_failed.add(1);
+    let Peer { node, address, .. } = peer;
+    if last.as_ref() == Some(&error) {
+        tracing::debug!(peer = %node, %address, %error, "cannot reach peer");
+    } else {
+        tracing::warn!(peer = %node, %address, %error, "cannot reach peer");
+        *last = Some(error.clone());
+    }
+    shared.queue.push_notice(PeerEvent::DialFailed {
+        peer: *node,
+        reason: error,
+    });
+}
+
+/// Opens the three lanes of a session. A lane that stands is closed again by its drop if another
+/// fails.
+async fn dial(
+    shared: &Shared,
+    peer: &Peer,
+    number: SessionNumber,
+) -> Result<(Session, [LaneStream; 3]), DialError> {
+    let [control, append, bulk] = Lane::ALL.map(|lane| dial_lane(shared, peer, number, lane));
+    let ((acceptor, control), (by_append, append), (by_bulk, bulk)) =
+        try_join3(control, append, bulk).await?;
+    // It may have been started anew between two lanes.
+    if acceptor != by_append || acceptor != by_bulk {
+        return Err(DialError::NotThePeer(RefusalReason::OldSession));
+    }
+    let session = Session {
+        number,
+        dialer: shared.life(),
+        acceptor,
+    };
+    Ok((session, [control, append, bulk]))
+}
+
+async fn dial_lane(
+    shared: &Shared,
+    peer: &Peer,
+    number: SessionNumber,
+    lane: Lane,
+) -> Result<(Life, LaneStream), DialError> {
+    let path = Path::to(peer.address.ip(), shared.config.network_datagram_bytes_max);
+    let tls = shared.tls().client;
+    let config = quic::client_config(tls, lane_shape(lane).over(path));
+    let name = peer_name(shared.identity.cluster, peer.node);
+    let endpoint = shared
+        .endpoint()
+        .ok_or_else(|| DialError::Connection("this end is closed".to_owned()))?;
+    let connecting = endpoint
+        .connect_with(config, peer.address, &name)
+        .map_err(|error| DialError::Connection(error.to_string()))?;
+    let connection = connecting.await.map_err(connection_error)?;
+    match greet(shared, peer, number, lane, &connection).await {
+        Ok((life, send, receive)) => Ok((
+            life,
+            LaneStream {
+                connection,
+                send,
+                receive,
+            },
+        )),
+        Err(error) => {
+            if let DialError::NotThePeer(reason) = &error {
+                connection.close(reason.code(), reason.to_string().as_bytes());
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Sends our handshake and checks the answer against the certificate and the membership.
+async fn greet(
+    shared: &Shared,
+    peer: &Peer,
+    number: SessionNumber,
+    lane: Lane,
+    connection: &Connection,
+) -> Result<(Life, SendStream, Gather), DialError> {
+    let identity =
+        peer_identity(connection).map_err(|_| DialError::NotThePeer(RefusalReason::NotANode))?;
+    shared
+        .check_member(&identity, peer)
+        .map_err(DialError::NotThePeer)?;
+    let (mut send, receive) = connection.open_bi().await.map_err(connection_error)?;
+    let hello = Hello {
+        version_min: PEER_VERSION_MIN,
+        version_max: PEER_VERSION_MAX,
+        cluster: shared.identity.cluster,
+        from: shared.life(),
+        to: peer.node,
+        to_incarnation: peer.incarnation,
+        session: number,
+        lane,
+    };
+    send.write_all(&hello.encode()).await.map_err(write_error)?;
+    let mut receive = Gather::new(receive);
+    let answer = handshake::read(&mut receive)
+        .await
+        .map_err(read_error)?
+        .ok_or(DialError::NotThePeer(RefusalReason::Malformed))?;
+    check_answer(&answer, &hello, &identity).map_err(DialError::NotThePeer)?;
+    Ok((answer.from, send, receive))
+}
+
+fn check_answer(
+    answer: &Hello,
+    hello: &Hello,
+    identity: &NodeIdentity,
+) -> Result<(), RefusalReason> {
+    let speaks = answer.version_min == answer.version_max && answer.common_version().is_some();
+    if !speaks {
+        return Err(RefusalReason::Version);
+    }
+    if answer.cluster != hello.cluster {
+        return Err(RefusalReason::OtherCluster);
+    }
+    if (answer.from.node, answer.from.incarnation) != (identity.node, identity.incarnation) {
+        return Err(RefusalReason::NotTheSender);
+    }
+    if (answer.to, answer.to_incarnation) != (hello.from.node, Some(hello.from.incarnation)) {
+        return Err(RefusalReason::NotTheReceiver);
+    }
+    if (answer.session, answer.lane) != (hello.session, hello.lane) {
+        return Err(RefusalReason::OldSession);
+    }
+    Ok(())
+}
+
+fn connection_error(error: ConnectionError) -> DialError {
+    if let ConnectionError::ApplicationClosed(close) = &error
+        && let Some(reason) = RefusalReason::from_code(close.error_code)
+    {
+        return DialError::Refused(reason);
+    }
+    DialError::Connection(error.to_string())
+}
+
+fn write_error(error: WriteError) -> DialError {
+    match error {
+        WriteError::ConnectionLost(error) => connection_error(error),
+        error => DialError::Connection(error.to_string()),
+    }
+}
+
+fn read_error(error: ReadError) -> DialError {
+    match error {
+        ReadError::ConnectionLost(error) => connection_error(error),
+        error => DialError::Connection(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_bound_and_begin_anew() {
+        let mut backoff = Backoff::new(7);
+        let mut bound = BACKOFF_MIN;
+        for _ in 0..20 {
+            let pause = backoff.next();
+            assert!(
+                bound / 2 <= pause && pause <= bound,
+                "{pause:?} for {bound:?}"
+            );
+            bound = BACKOFF_MAX.min(bound * 2);
+        }
+        assert_eq!(bound, BACKOFF_MAX);
+        backoff.reset();
+        assert!(backoff.next() <= BACKOFF_MIN);
+    }
+}

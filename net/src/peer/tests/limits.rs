@@ -1,0 +1,312 @@
+//! Everything has a bound, and at the bound it waits, refuses or ends, as it should.
+
+use bytes::Bytes;
+use quinn::Connection;
+
+use super::*;
+use crate::gather::Gather;
+use crate::peer::handshake::{Hello, read};
+use crate::quic::{self, Path};
+
+const MIB: usize = 1 << 20;
+
+fn frame(bytes: usize, count: usize) -> Bytes {
+    Bytes::from(vec![count as u8; bytes])
+}
+
+/// Sends until the outbox is full, giving way so that what fits into QUIC goes there.
+async fn fill(node: &Node, to: NodeId, number: SessionNumber, lane: Lane) -> usize {
+    let mut sent = 0;
+    let mut refusals = 0;
+    while refusals < 200 {
+        match node.endpoint.send(to, number, lane, &[frame(MIB, sent)]) {
+            Ok(()) => {
+                sent += 1;
+                refusals = 0;
+            }
+            Err(error) => {
+                assert!(matches!(error, SendError::OutboxFull { .. }), "{error}");
+                refusals += 1;
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+    sent
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_nothing_stops_appends_but_not_control() {
+    let (mut first, mut second) = Cluster::new().pair();
+    let number = both_up(&mut first, &mut second).await.number;
+    let to = second.id();
+    let sent = fill(&first, to, number, Lane::Append).await;
+    // Queue, QUIC's windows and outbox, each once.
+    assert!((16..=32 + 32 + 16 + 16 + 4).contains(&sent), "{sent} MiB");
+    assert!(first.endpoint.counters().outbox_full > 0);
+    first
+        .endpoint
+        .send(to, number, Lane::Control, &[Bytes::from("vote")])
+        .unwrap();
+    first
+        .endpoint
+        .send(to, number, Lane::Bulk, &[Bytes::from("base")])
+        .unwrap();
+    let first_in = second.wait(|event| match event {
+        PeerEvent::Frame { lane, .. } => Some(lane),
+        _ => None,
+    });
+    // Appends wait already; control overtakes them once it is there.
+    let mut next = usize::from(first_in.await == Lane::Append);
+    assert_eq!(second.events_until(Lane::Control, &mut next).await, b"vote");
+    while next < sent {
+        let body = second.frame(Lane::Append).await;
+        assert_eq!(body[..], frame(MIB, next)[..], "frame {next}");
+        next += 1;
+    }
+}
+
+impl Node {
+    /// The next frame on `lane`, counting the appends that come before it.
+    async fn events_until(&mut self, lane: Lane, appends: &mut usize) -> Vec<u8> {
+        self.wait(|event| match event {
+            PeerEvent::Frame {
+                lane: from, body, ..
+            } if from == lane => Some(body.to_vec()),
+            PeerEvent::Frame {
+                lane: Lane::Append, ..
+            } => {
+                *appends += 1;
+                None
+            }
+            _ => None,
+        })
+        .await
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_control_frames_is_given_up() {
+    let (mut first, mut second) = Cluster::new().pair();
+    let number = both_up(&mut first, &mut second).await.number;
+    let given_up = timeout(PATIENCE, async {
+        while first
+            .endpoint
+            .send(second.id(), number, Lane::Control, &[frame(MIB, 0)])
+            .is_ok()
+        {
+            tokio::task::yield_now().await;
+        }
+    });
+    given_up.await.unwrap();
+    let limit = OutboxLimits::default().control;
+    assert_eq!(first.down().await.2, DownReason::ControlOverflow { limit });
+    second.down().await;
+    both_up(&mut first, &mut second).await;
+}
+
+#[tokio::test]
+async fn nothing_is_read_while_the_budget_is_exhausted() {
+    let cluster = Cluster::new();
+    let mut config = config();
+    config.pool = pool(3 * MIB);
+    let mut first = cluster.start(1);
+    let mut second = Node::start(config, cluster.tls(2));
+    introduce(&[&first, &second]);
+    let number = both_up(&mut first, &mut second).await.number;
+    for count in 0..4 {
+        first
+            .endpoint
+            .send(id(2), number, Lane::Append, &[frame(MIB, count)])
+            .unwrap();
+    }
+    let held = [
+        second.frame(Lane::Append).await,
+        second.frame(Lane::Append).await,
+    ];
+    let endpoint = second.endpoint.clone();
+    until(|| endpoint.counters().budget_waits > 10).await;
+    assert!(endpoint.counters().frames_received <= 3);
+    // Votes go on.
+    first
+        .endpoint
+        .send(id(2), number, Lane::Control, &[frame(100, 7)])
+        .unwrap();
+    let mut appends = 2;
+    assert_eq!(
+        second.events_until(Lane::Control, &mut appends).await,
+        [7; 100]
+    );
+    drop(held);
+    while appends < 4 {
+        let body = second.frame(Lane::Append).await;
+        assert_eq!(body[..], frame(MIB, appends)[..]);
+        appends += 1;
+    }
+}
+
+#[tokio::test]
+async fn a_frame_above_the_whole_budget_ends_the_session() {
+    let cluster = Cluster::new();
+    let mut config = config();
+    config.pool = pool(MIB);
+    let mut first = cluster.start(1);
+    let mut second = Node::start(config, cluster.tls(2));
+    introduce(&[&first, &second]);
+    let number = both_up(&mut first, &mut second).await.number;
+    first
+        .endpoint
+        .send(id(2), number, Lane::Bulk, &[frame(2 * MIB, 0)])
+        .unwrap();
+    let (_, _, reason) = second.down().await;
+    let above = DownReason::AboveBudget {
+        lane: Lane::Bulk,
+        bytes: 2 << 20,
+    };
+    assert_eq!(reason, above);
+}
+
+/// A good node 1 by its handshake, which says what it likes afterwards.
+async fn three_lanes(cluster: &Cluster, to: &Node) -> Vec<(Connection, quinn::SendStream)> {
+    let endpoint = quic::endpoint(loopback(), None, None).unwrap().endpoint;
+    let mut lanes = Vec::new();
+    for lane in Lane::ALL {
+        let transport = lane_shape(lane).over(Path::Loopback);
+        let config = quic::client_config(cluster.tls(1).client, transport);
+        let name = to.endpoint.owner_identity().peer_name();
+        let connecting = endpoint.connect_with(config, to.as_peer().address, &name);
+        let connection = connecting.unwrap().await.unwrap();
+        let (mut send, receive) = connection.open_bi().await.unwrap();
+        let hello = Hello {
+            version_min: 1,
+            version_max: 1,
+            cluster: cluster.ca.cluster(),
+            from: Life {
+                node: id(1),
+                incarnation: incarnation(1),
+                boot: Boot(1),
+            },
+            to: to.id(),
+            to_incarnation: None,
+            session: SessionNumber(1 << 32 | 1),
+            lane,
+        };
+        send.write_all(&hello.encode()).await.unwrap();
+        read(&mut Gather::new(receive)).await.unwrap().unwrap();
+        lanes.push((connection, send));
+    }
+    lanes
+}
+
+#[tokio::test]
+async fn a_length_that_lies_ends_the_session_and_takes_no_memory() {
+    let cluster = Cluster::new();
+    for lane in Lane::ALL {
+        for bytes in [lane.frame_bytes_max() as u32 + 1, 1 << 31, u32::MAX] {
+            let mut config = config();
+            let pool = pool(64 * MIB);
+            config.pool = pool.clone();
+            let mut node = Node::start(config, cluster.tls(2));
+            let dialer = Peer {
+                node: id(1),
+                incarnation: None,
+                address: loopback(),
+            };
+            node.endpoint.set_peers(&[dialer]);
+            let mut lanes = three_lanes(&cluster, &node).await;
+            node.up().await;
+            let send = &mut lanes[lane.index()].1;
+            send.write_all(&bytes.to_le_bytes()).await.unwrap();
+            let max = lane.frame_bytes_max();
+            let expected = DownReason::FrameTooLarge { lane, bytes, max };
+            assert_eq!(node.down().await.2, expected);
+            assert_eq!(pool.budget().used(), 0);
+            // The other lanes go with it.
+            for (connection, _) in &lanes {
+                timeout(PATIENCE, connection.closed()).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn half_a_frame_is_never_delivered() {
+    let cluster = Cluster::new();
+    let mut node = cluster.start(2);
+    let dialer = Peer {
+        node: id(1),
+        incarnation: None,
+        address: loopback(),
+    };
+    node.endpoint.set_peers(&[dialer]);
+    let mut lanes = three_lanes(&cluster, &node).await;
+    node.up().await;
+    let (_, send) = &mut lanes[1];
+    send.write_all(&100_u32.to_le_bytes()).await.unwrap();
+    send.write_all(&[7; 99]).await.unwrap();
+    send.finish().unwrap();
+    let (_, _, reason) = node.down().await;
+    assert!(
+        matches!(
+            reason,
+            DownReason::ConnectionLost {
+                lane: Lane::Append,
+                ..
+            }
+        ),
+        "{reason}"
+    );
+    assert_eq!(node.endpoint.counters().frames_received, 0);
+}
+
+#[tokio::test]
+async fn a_flood_of_newcomers_is_bounded_and_passes() {
+    let cluster = Cluster::new();
+    let mut node = cluster.start(2);
+    // Connections that say nothing.
+    let endpoint = quic::endpoint(loopback(), None, None).unwrap().endpoint;
+    let name = node.endpoint.owner_identity().peer_name();
+    let absent = Peer {
+        node: id(1),
+        incarnation: None,
+        address: loopback(),
+    };
+    node.endpoint.set_peers(&[absent]);
+    let connecting = (0..INCOMING_MAX + 10).map(|_| {
+        let transport = lane_shape(Lane::Append).over(Path::Loopback);
+        let config = quic::client_config(cluster.tls(1).client, transport);
+        let connecting = endpoint.connect_with(config, node.as_peer().address, &name);
+        connecting.unwrap()
+    });
+    let connected = futures_util::future::join_all(connecting).await;
+    let silent: Vec<_> = connected.into_iter().flatten().collect();
+    let refused = (INCOMING_MAX + 10 - silent.len()) as u64;
+    // Who is refused may knock again.
+    let counters = node.endpoint.counters();
+    assert!(counters.refused_for(RefusalReason::Busy) >= refused);
+    assert!(refused >= 1, "{} got in at once", silent.len());
+    assert!(silent.len() >= INCOMING_MAX);
+    // They are shown out after their time, and a good node gets in.
+    let mut first = cluster.start(1);
+    introduce(&[&first, &node]);
+    both_up(&mut first, &mut node).await;
+    let timed_out = node.endpoint.clone();
+    until(|| timed_out.counters().refused_for(RefusalReason::Timeout) as usize == silent.len())
+        .await;
+}
+
+#[tokio::test]
+async fn nothing_of_a_session_comes_after_its_end() {
+    let (mut first, mut second) = Cluster::new().pair();
+    let number = both_up(&mut first, &mut second).await.number;
+    for count in 0..8 {
+        first
+            .endpoint
+            .send(second.id(), number, Lane::Append, &[frame(MIB, count)])
+            .unwrap();
+    }
+    let endpoint = second.endpoint.clone();
+    until(|| endpoint.counters().frames_received == 8).await;
+    endpoint.close().await;
+    assert_eq!(second.down().await.2, DownReason::Closed);
+    assert!(second.events.try_recv().is_none());
+}

@@ -1,0 +1,382 @@
+//! Nobody gets in who should not: rules X14, X15 and X17.
+
+use std::sync::Arc;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, Endpoint};
+use rcgen::{ExtendedKeyUsagePurpose, SanType};
+
+use super::*;
+use crate::ca::{Credentials, params};
+use crate::identity::peer_name;
+use crate::peer::handshake::{Hello, read};
+use crate::quic::{self, Path};
+use crate::tls::{ALPN_KAFKA, ALPN_PEER, ClientTls, Trust, raw_client};
+
+/// Somebody who speaks QUIC and says what they like.
+struct Stranger {
+    endpoint: Endpoint,
+    tls: Arc<QuicClientConfig>,
+}
+
+impl Stranger {
+    fn with(tls: Arc<QuicClientConfig>) -> Stranger {
+        Stranger {
+            endpoint: quic::endpoint(loopback(), None, None).unwrap().endpoint,
+            tls,
+        }
+    }
+
+    /// That shows `credentials`, or none.
+    fn new(trust: &Trust, credentials: Option<&Credentials>, alpn: &[u8]) -> Stranger {
+        Stranger::with(raw_client(trust, credentials, alpn))
+    }
+
+    /// A good node that will say something else than it should.
+    fn node(cluster: &Cluster, node: u32) -> Stranger {
+        Stranger::with(cluster.tls(node).client)
+    }
+
+    async fn connect(&self, to: &Node) -> Result<Connection, quinn::ConnectionError> {
+        let peer = to.as_peer();
+        let transport = lane_shape(Lane::Append).over(Path::Loopback);
+        let config = quic::client_config(self.tls.clone(), transport);
+        let name = peer_name(to.endpoint.owner_identity().cluster, peer.node);
+        let connecting = self.endpoint.connect_with(config, peer.address, &name);
+        connecting.unwrap().await
+    }
+
+    /// Says `bytes` on a connection, and reports how that ends.
+    async fn say(&self, to: &Node, bytes: &[u8]) -> quinn::ConnectionError {
+        let connection = self.connect(to).await.unwrap();
+        let (mut send, _receive) = connection.open_bi().await.unwrap();
+        send.write_all(bytes).await.unwrap();
+        connection.closed().await
+    }
+}
+
+/// What node `from` should say to `to`.
+fn hello(cluster: &Cluster, from: u32, to: &Node) -> Hello {
+    Hello {
+        version_min: 1,
+        version_max: 1,
+        cluster: cluster.ca.cluster(),
+        from: Life {
+            node: id(from),
+            incarnation: incarnation(from),
+            boot: Boot(1),
+        },
+        to: to.id(),
+        to_incarnation: None,
+        session: SessionNumber(1 << 32 | 1),
+        lane: Lane::Control,
+    }
+}
+
+/// A node 2 that knows a node 1 and a node 3, neither of which is there.
+fn lonely(cluster: &Cluster) -> Node {
+    let node = cluster.start(2);
+    let absent = |number| Peer {
+        node: id(number),
+        incarnation: Some(incarnation(number)),
+        // Nobody listens on the discard port; node 2 dials only node 3.
+        address: "127.0.0.1:9".parse().unwrap(),
+    };
+    node.endpoint.set_peers(&[absent(1), absent(3)]);
+    node
+}
+
+async fn check_tls(node: &mut Node, stranger: &Stranger) {
+    // The client may believe itself connected before the server has looked at its certificate.
+    if let Ok(connection) = stranger.connect(node).await {
+        let error = connection.closed().await;
+        assert!(
+            matches!(error, quinn::ConnectionError::ConnectionClosed(_)),
+            "{error}"
+        );
+    }
+    assert_eq!(node.refusal().await, RefusalReason::Tls);
+    assert_eq!(node.endpoint.counters().refused_for(RefusalReason::Tls), 1);
+}
+
+#[tokio::test]
+async fn without_a_certificate() {
+    let cluster = Cluster::new();
+    let stranger = Stranger::new(&cluster.ca.trust(), None, ALPN_PEER);
+    check_tls(&mut lonely(&cluster), &stranger).await;
+}
+
+#[tokio::test]
+async fn with_a_certificate_of_another_authority() {
+    let cluster = Cluster::new();
+    let other = Cluster::new();
+    let credentials = other.ca.issue_node(&other.identity(1)).unwrap();
+    let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_PEER);
+    check_tls(&mut lonely(&cluster), &stranger).await;
+}
+
+#[tokio::test]
+async fn with_a_self_signed_certificate() {
+    let cluster = Cluster::new();
+    let credentials = crate::ca::self_signed(&cluster.identity(1));
+    let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_PEER);
+    check_tls(&mut lonely(&cluster), &stranger).await;
+}
+
+#[tokio::test]
+async fn with_a_listeners_certificate() {
+    let cluster = Cluster::new();
+    let credentials = cluster.ca.issue_listener(&["localhost"]).unwrap();
+    let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_PEER);
+    check_tls(&mut lonely(&cluster), &stranger).await;
+}
+
+#[tokio::test]
+async fn with_another_protocol() {
+    let cluster = Cluster::new();
+    let credentials = cluster.ca.issue_node(&cluster.identity(1)).unwrap();
+    let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_KAFKA);
+    check_tls(&mut lonely(&cluster), &stranger).await;
+    let client = Stranger::with(ClientTls::new(&cluster.ca.trust()).unwrap().client);
+    assert!(client.connect(&lonely(&cluster)).await.is_err());
+}
+
+#[tokio::test]
+async fn with_an_expired_certificate() {
+    let cluster = Cluster::new();
+    let mut params = params("node 1".to_owned());
+    params.subject_alt_names = vec![uri(&cluster.identity(1))];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.not_after = params.not_before;
+    let credentials = cluster.ca.issue(params).unwrap();
+    let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_PEER);
+    check_tls(&mut lonely(&cluster), &stranger).await;
+}
+
+fn uri(identity: &NodeIdentity) -> SanType {
+    SanType::URI(identity.to_string().as_str().try_into().unwrap())
+}
+
+/// A certificate of the right authority, good for a client of TLS, that names `names`.
+fn certified(cluster: &Cluster, names: Vec<SanType>) -> Stranger {
+    let mut params = params("somebody".to_owned());
+    params.subject_alt_names = names;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    let credentials = cluster.ca.issue(params).unwrap();
+    Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_PEER)
+}
+
+async fn check_certificate(cluster: &Cluster, names: Vec<SanType>, reason: RefusalReason) {
+    let mut node = lonely(cluster);
+    let connection = certified(cluster, names).connect(&node).await.unwrap();
+    assert_eq!(refused(connection.closed().await), Some(reason));
+    assert_eq!(node.refusal().await, reason);
+    assert_eq!(node.endpoint.counters().refused_for(reason), 1);
+}
+
+fn refused(error: quinn::ConnectionError) -> Option<RefusalReason> {
+    match error {
+        quinn::ConnectionError::ApplicationClosed(close) => {
+            RefusalReason::from_code(close.error_code)
+        }
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn with_the_certificate_of_something_else() {
+    let cluster = Cluster::new();
+    let other = NodeIdentity {
+        cluster: ClusterId::random().unwrap(),
+        ..cluster.identity(1)
+    };
+    let again = NodeIdentity {
+        incarnation: incarnation(9),
+        ..cluster.identity(1)
+    };
+    let both = vec![uri(&cluster.identity(1)), uri(&cluster.identity(3))];
+    check_certificate(&cluster, vec![], RefusalReason::NotANode).await;
+    check_certificate(&cluster, both, RefusalReason::NotANode).await;
+    check_certificate(&cluster, vec![uri(&other)], RefusalReason::OtherCluster).await;
+    check_certificate(&cluster, vec![uri(&again)], RefusalReason::OtherIncarnation).await;
+    let unknown = vec![uri(&cluster.identity(7))];
+    check_certificate(&cluster, unknown, RefusalReason::UnknownNode).await;
+    // Our own id is no peer's.
+    let ourselves = vec![uri(&cluster.identity(2))];
+    check_certificate(&cluster, ourselves, RefusalReason::UnknownNode).await;
+}
+
+async fn check_saying(cluster: &Cluster, from: u32, bytes: &[u8], reason: RefusalReason) {
+    let mut node = lonely(cluster);
+    let error = Stranger::node(cluster, from).say(&node, bytes).await;
+    assert_eq!(refused(error.clone()), Some(reason), "{error}");
+    assert_eq!(node.refusal().await, reason);
+    assert_eq!(node.endpoint.counters().refused_for(reason), 1);
+    assert_eq!(node.endpoint.counters().frames_received, 0);
+}
+
+#[tokio::test]
+async fn with_a_handshake_of_somebody_else() {
+    let cluster = Cluster::new();
+    let to = cluster.start(2);
+    let good = hello(&cluster, 1, &to);
+    let life = good.from;
+    let as_three = Hello {
+        from: Life {
+            node: id(3),
+            incarnation: incarnation(3),
+            ..life
+        },
+        ..good
+    };
+    let as_another_life = Hello {
+        from: Life {
+            incarnation: incarnation(9),
+            ..life
+        },
+        ..good
+    };
+    let of_another_cluster = Hello {
+        cluster: ClusterId::random().unwrap(),
+        ..good
+    };
+    let to_another = Hello { to: id(3), ..good };
+    let to_another_life = Hello {
+        to_incarnation: Some(incarnation(9)),
+        ..good
+    };
+    let of_another_version = Hello {
+        version_min: 7,
+        version_max: 9,
+        ..good
+    };
+    let of_another_boot = Hello {
+        session: SessionNumber(2 << 32 | 1),
+        ..good
+    };
+    for (hello, reason) in [
+        (as_three, RefusalReason::NotTheSender),
+        (as_another_life, RefusalReason::NotTheSender),
+        (of_another_cluster, RefusalReason::OtherCluster),
+        (to_another, RefusalReason::NotTheReceiver),
+        (to_another_life, RefusalReason::NotTheReceiver),
+        (of_another_version, RefusalReason::Version),
+        (of_another_boot, RefusalReason::Malformed),
+    ] {
+        check_saying(&cluster, 1, &hello.encode(), reason).await;
+    }
+    let higher = hello(&cluster, 3, &to).encode();
+    check_saying(&cluster, 3, &higher, RefusalReason::WrongDirection).await;
+}
+
+#[tokio::test]
+async fn with_bytes_that_are_no_handshake() {
+    let cluster = Cluster::new();
+    let mut lying = hello(&cluster, 1, &cluster.start(2)).encode();
+    lying[4..6].copy_from_slice(&[0xff; 2]);
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n\r\n"[..],
+        &[0; 100],
+        &[0xff; 100],
+        &lying,
+    ] {
+        check_saying(&cluster, 1, bytes, RefusalReason::Malformed).await;
+    }
+}
+
+#[tokio::test]
+async fn for_a_lane_twice_or_an_old_session() {
+    let cluster = Cluster::new();
+    let node = lonely(&cluster);
+    let stranger = Stranger::node(&cluster, 1);
+    let current = Hello {
+        session: SessionNumber(1 << 32 | 5),
+        ..hello(&cluster, 1, &node)
+    };
+    let connection = stranger.connect(&node).await.unwrap();
+    let (mut send, receive) = connection.open_bi().await.unwrap();
+    send.write_all(&current.encode()).await.unwrap();
+    let answer = read(&mut crate::gather::Gather::new(receive))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(answer.from, node.endpoint.life());
+    let old = Hello {
+        session: SessionNumber(1 << 32 | 4),
+        ..current
+    };
+    for hello in [current, old] {
+        let error = stranger.say(&node, &hello.encode()).await;
+        assert_eq!(refused(error), Some(RefusalReason::OldSession));
+    }
+    // Another lane of the same session is welcome.
+    let second = Hello {
+        lane: Lane::Bulk,
+        ..current
+    };
+    let (mut send, receive) = stranger
+        .connect(&node)
+        .await
+        .unwrap()
+        .open_bi()
+        .await
+        .unwrap();
+    send.write_all(&second.encode()).await.unwrap();
+    assert!(
+        read(&mut crate::gather::Gather::new(receive))
+            .await
+            .unwrap()
+            .is_some()
+    );
+}
+
+/// A node that answers on another node's address is not taken for it.
+#[tokio::test]
+async fn a_dialer_refuses_whom_it_did_not_dial() {
+    let cluster = Cluster::new();
+    let mut first = cluster.start(1);
+    let third = cluster.start(3);
+    third.endpoint.set_peers(&[first.as_peer()]);
+    let ghost = Peer {
+        node: id(2),
+        incarnation: Some(incarnation(2)),
+        address: third.endpoint.local_addr(),
+    };
+    first.endpoint.set_peers(&[ghost]);
+    let failure = first.dial_failure().await;
+    assert!(
+        matches!(&failure, DialError::Connection(text) if text.contains("certificate")),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_dialer_refuses_another_incarnation_and_another_authority() {
+    let cluster = Cluster::new();
+    let mut first = cluster.start(1);
+    let second = cluster.start(2);
+    second.endpoint.set_peers(&[first.as_peer()]);
+    let expected = Peer {
+        incarnation: Some(incarnation(9)),
+        ..second.as_peer()
+    };
+    first.endpoint.set_peers(&[expected]);
+    assert_eq!(
+        first.dial_failure().await,
+        DialError::NotThePeer(RefusalReason::OtherIncarnation)
+    );
+
+    let other = Cluster::new();
+    let mut first = other.start(1);
+    first.endpoint.set_peers(&[second.as_peer()]);
+    let failure = first.dial_failure().await;
+    assert!(matches!(failure, DialError::Connection(_)), "{failure}");
+}
+
+#[test]
+fn a_listeners_credentials_make_no_node() {
+    let cluster = Cluster::new();
+    let credentials = cluster.ca.issue_listener(&["localhost"]).unwrap();
+    let refused = PeerTls::new(&cluster.ca.trust(), &credentials);
+    assert!(matches!(refused, Err(crate::tls::TlsError::Identity(_))));
+}

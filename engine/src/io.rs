@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_consensus::{Lane, NodeId, Session};
+use highwater_log::Incarnation;
 use highwater_record::{Buffer, LeaderEpoch};
 
 use crate::ops::{GroupCommand, GroupId, Op, OpId, OpResult};
@@ -64,6 +65,8 @@ pub enum Input {
         node: NodeId,
         /// The life of the link, equal at both ends and never used again.
         session: Session,
+        /// The peer's incarnation, as the link has authenticated it.
+        incarnation: Incarnation,
     },
     /// The link is down.
     PeerDown {
@@ -115,6 +118,8 @@ pub enum Input {
     LocalCancel {
         /// For what.
         ticket: Ticket,
+        /// On which group it was asked.
+        group: GroupId,
     },
     /// Groups are to be made, dropped or configured on this shard.
     Group(GroupCommand),
@@ -161,7 +166,7 @@ pub enum Output {
         /// What came of it.
         result: OpResult,
     },
-    /// The disk has failed: this shard takes no part in anything any more. The binary ends, an
+    /// The disk or the service has failed: this shard takes no part in anything any more. The binary ends, an
     /// embedded node latches closed.
     Failed {
         /// What failed.
@@ -201,6 +206,8 @@ pub enum ShardMessage {
     Peer {
         /// The peer.
         from: NodeId,
+        /// The peer's shard.
+        from_shard: u16,
         /// In which life of the link.
         session: Session,
         /// What it says.

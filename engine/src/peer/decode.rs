@@ -141,6 +141,7 @@ impl Decoder<'_> {
             tag::BEATS => self.beats(),
             tag::BEAT_ANSWERS => self.beat_answers(),
             tag::LEADERS => self.leaders(),
+            tag::SERVICE => self.service(),
             of_group => {
                 let group = GroupId(self.reader.u64()?);
                 let term = self.term()?;
@@ -398,6 +399,17 @@ impl Decoder<'_> {
             });
         }
         Ok(Section::Leaders(leaders))
+    }
+
+    fn service(&mut self) -> Result<Section, FrameError> {
+        let to_shard = self.reader.u16()?;
+        let len = self.reader.u32()?;
+        let crc = self.reader.u32()?;
+        let message = self.take(usize::try_from(len).map_err(|_| TOO_SHORT)?)?;
+        if crc32c(&message) != crc {
+            return Err(FrameError::MessageCrc);
+        }
+        Ok(Section::Service { to_shard, message })
     }
 
     fn term(&mut self) -> Result<Term, FrameError> {

@@ -73,6 +73,13 @@ impl FrameBuilder {
             Section::Beats(beats) => self.push_beats(beats),
             Section::BeatAnswers(answers) => self.push_beat_answers(answers),
             Section::Leaders(leaders) => self.push_leaders(leaders),
+            Section::Service { to_shard, message } => {
+                self.headers.put_u8(tag::SERVICE);
+                self.headers.put_u16(*to_shard);
+                self.headers.put_len(message.len());
+                self.headers.put_u32(crc32c(message));
+                self.put_body(message);
+            }
         }
     }
 

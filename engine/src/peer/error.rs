@@ -33,6 +33,9 @@ pub enum FrameError {
         /// Its index.
         index: u64,
     },
+    /// A message between services is not as it was sent.
+    #[error("the checksum of a message between services does not hold")]
+    MessageCrc,
     /// It was meant for, or comes from, somebody else.
     #[error("the frame comes from {from} of another cluster or life, or was meant for another")]
     Identity {

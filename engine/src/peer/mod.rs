@@ -21,6 +21,8 @@ pub use decode::{Frame, decode};
 pub use encode::FrameBuilder;
 pub use error::FrameError;
 
+use highwater_record::Buffer;
+
 use crate::io::LeaderHint;
 use crate::ops::GroupId;
 
@@ -85,6 +87,13 @@ pub enum Section {
     BeatAnswers(BeatAnswers),
     /// Who leads what.
     Leaders(Vec<LeaderHint>),
+    /// A message between services.
+    Service {
+        /// The receiving node's shard.
+        to_shard: u16,
+        /// What it says.
+        message: Buffer,
+    },
 }
 
 /// Heartbeats of all groups that a shard leads and a peer follows.
@@ -121,7 +130,10 @@ impl Section {
             Section::Message { group, .. }
             | Section::Append { group, .. }
             | Section::Base { group, .. } => Some(*group),
-            Section::Beats(_) | Section::BeatAnswers(_) | Section::Leaders(_) => None,
+            Section::Beats(_)
+            | Section::BeatAnswers(_)
+            | Section::Leaders(_)
+            | Section::Service { .. } => None,
         }
     }
 }

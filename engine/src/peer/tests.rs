@@ -186,6 +186,10 @@ fn all_sections() -> Vec<Section> {
             epoch: LeaderEpoch::new(5).unwrap(),
             leader: NodeId(2),
         }]),
+        Section::Service {
+            to_shard: 1,
+            message: Buffer::from(b"question".to_vec()),
+        },
     ]
 }
 

@@ -22,6 +22,7 @@ pub(super) mod tag {
     pub(crate) const BEATS: u8 = 9;
     pub(crate) const BEAT_ANSWERS: u8 = 10;
     pub(crate) const LEADERS: u8 = 11;
+    pub(crate) const SERVICE: u8 = 12;
 }
 
 /// What came of an append.

@@ -9,11 +9,13 @@ pub mod controller;
 mod io;
 pub mod kafka;
 mod ops;
+mod partition;
 pub mod peer;
-#[allow(dead_code, reason = "half of it is for partitions, which come next")]
 mod positions;
 mod producer_state;
 mod service;
+mod shard;
+pub mod store_stub;
 
 pub use codec::Truncated;
 pub use config::{
@@ -33,3 +35,4 @@ pub use producer_state::{
     ProducerStates, RememberedBatch, Verdict,
 };
 pub use service::{NoService, SERVICE_MESSAGE_BYTES_MAX, Service, ServiceAddress, ServiceOutput};
+pub use shard::{OpenShardError, Shard, ShardConfig, ShardCounters, Timing};

@@ -70,6 +70,16 @@ pub(crate) fn epoch(term: consensus::Term) -> LeaderEpoch {
     LeaderEpoch::new(term.get()).expect("terms and leader epochs have the same bound")
 }
 
+/// What the log needs to know of a group's configuration.
+pub(crate) fn group_config(config: &crate::ops::GroupConfig) -> log::GroupConfig {
+    log::GroupConfig {
+        segment_bytes: config
+            .segment_bytes
+            .clamp(log::SEGMENT_BYTES_MIN, log::SEGMENT_BYTES_MAX),
+        segment_age: std::time::Duration::from_millis(config.segment_ms),
+    }
+}
+
 /// A control entry's body begins with what it is, one byte.
 mod control {
     pub(super) const NOOP: u8 = 0;
@@ -199,14 +209,32 @@ impl Positions {
 
     /// An entry is appended.
     pub(crate) fn append(&mut self, entry: &log::NewEntry) {
-        assert_eq!(entry.id.index.0, self.last.next().0, "the next entry");
-        assert_eq!(entry.base_offset, self.end_offset, "offsets are dense");
-        let log_start = match (entry.kind, Control::read(&entry.body)) {
+        self.append_parts(
+            entry.id,
+            entry.kind,
+            entry.base_offset,
+            entry.offset_span,
+            &entry.body,
+        );
+    }
+
+    /// An entry is in the log, appended or recovered.
+    pub(crate) fn append_parts(
+        &mut self,
+        id: log::EntryId,
+        kind: log::EntryKind,
+        base_offset: Offset,
+        offset_span: u32,
+        body: &Buffer,
+    ) {
+        assert_eq!(id.index.0, self.last.next().0, "the next entry");
+        assert_eq!(base_offset, self.end_offset, "offsets are dense");
+        let log_start = match (kind, Control::read(body)) {
             (log::EntryKind::Control, Some(Control::LogStart(offset))) => Some(offset),
             _ => None,
         };
-        let end_offset = self.end_offset.advance(u64::from(entry.offset_span));
-        self.push(index_from_log(entry.id.index), end_offset, log_start);
+        let end_offset = self.end_offset.advance(u64::from(offset_span));
+        self.push(index_from_log(id.index), end_offset, log_start);
     }
 
     fn push(&mut self, index: consensus::LogIndex, end_offset: Offset, log_start: Option<Offset>) {

@@ -1,0 +1,146 @@
+//! Beats: one frame per peer and interval with a row for every group that this shard leads
+//! there, and the answers to it (DESIGN.md section 5, Liveness).
+
+use highwater_consensus::{BeatException, Lane, NodeId, Session};
+use highwater_log::storage::Storage;
+
+use super::Shard;
+use crate::io::Now;
+use crate::ops::GroupId;
+use crate::peer::{BeatAnswers, Beats, Section};
+use crate::service::Service;
+
+/// How many rows a frame of beats has at most; a shard that leads more sends several.
+const ROWS_MAX: usize = 16_384;
+
+impl<S: Storage, V: Service> Shard<S, V> {
+    /// Sends beats to the peers whose time has come.
+    pub(super) fn send_beats(&mut self, now: Now) {
+        while let Some(to) = self.links.take_due(now.monotonic) {
+            let groups: Vec<GroupId> = self.partitions.keys().copied().collect();
+            for groups in groups.chunks(ROWS_MAX) {
+                self.send_rows(to, groups);
+            }
+        }
+    }
+
+    /// Sends beats of one group to all its followers at once, for a read that waits.
+    pub(super) fn send_beat_of(&mut self, now: Now, group: GroupId) {
+        let _ = now;
+        for (to, _) in self.links.peers() {
+            self.send_rows(to, &[group]);
+        }
+    }
+
+    fn send_rows(&mut self, to: NodeId, groups: &[GroupId]) {
+        let Some(session) = self.links.session(to) else {
+            return;
+        };
+        let round = self.links.new_round();
+        let rows: Vec<_> = groups
+            .iter()
+            .filter_map(|group| {
+                let row = self.partitions.get_mut(group)?.beat_row(to, round)?;
+                Some((*group, row))
+            })
+            .collect();
+        if rows.is_empty() {
+            return;
+        }
+        let groups = rows.iter().map(|(group, _)| *group).collect();
+        self.links.note_round(to, round, groups);
+        let beats = Section::Beats(Beats {
+            round,
+            rows,
+            places: Vec::new(),
+        });
+        self.links.push(to, session, Lane::Control, &beats);
+    }
+
+    /// Rows of a leader: each group that is here hears it, and what it has to say against it
+    /// goes back at once.
+    pub(super) fn beats_received(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        from_shard: u16,
+        session: Session,
+        beats: Beats,
+    ) {
+        let mut answered = Vec::new();
+        let mut exceptions = Vec::new();
+        for ((group, row), place) in beats.rows.into_iter().zip(beats.places) {
+            let exception = match self.partitions.get_mut(&group) {
+                Some(partition) => partition.handle_beat(now, from, session, row),
+                None => Some(BeatException::Unknown),
+            };
+            self.dirty.insert(group);
+            add_place(&mut answered, place);
+            exceptions.extend(exception.map(|exception| (place, exception)));
+        }
+        let answers = Section::BeatAnswers(BeatAnswers {
+            to_shard: from_shard,
+            round: beats.round,
+            answered,
+            exceptions,
+        });
+        self.links.push(from, session, Lane::Control, &answers);
+    }
+
+    /// A peer's answer to a round, or to the part of it that one of its shards has.
+    pub(super) fn beats_answered(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        session: Session,
+        answers: &BeatAnswers,
+    ) {
+        let Some(groups) = self.links.round(from, answers.round) else {
+            return;
+        };
+        let rows = answers.answered.iter().flat_map(|&(first, count)| {
+            let first = usize::try_from(first)
+                .unwrap_or(usize::MAX)
+                .min(groups.len());
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            let end = first.saturating_add(count).min(groups.len());
+            first..end
+        });
+        // However the runs overlap, a row is answered once.
+        let rows: std::collections::BTreeSet<usize> = rows.take(ROWS_MAX).collect();
+        let rows: Vec<(u32, GroupId)> = rows
+            .into_iter()
+            .map(|row| (u32::try_from(row).expect("at most ROWS_MAX"), groups[row]))
+            .collect();
+        for (place, group) in rows {
+            let exception = answers.exceptions.iter().find(|(at, _)| *at == place);
+            let exception = exception.map(|&(_, exception)| exception);
+            if let Some(partition) = self.partitions.get_mut(&group) {
+                partition.handle_beat_ack(now, from, session, answers.round, exception);
+                self.dirty.insert(group);
+            }
+        }
+    }
+}
+
+/// Adds a place to runs of places.
+fn add_place(runs: &mut Vec<(u32, u32)>, place: u32) {
+    match runs.last_mut() {
+        Some((first, count)) if first.checked_add(*count) == Some(place) => *count += 1,
+        _ => runs.push((place, 1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_become_runs() {
+        let mut runs = Vec::new();
+        for place in [0, 1, 2, 5, 7, 8] {
+            add_place(&mut runs, place);
+        }
+        assert_eq!(runs, [(0, 3), (5, 1), (7, 2)]);
+    }
+}

@@ -16,6 +16,8 @@ mod producer_state;
 mod service;
 mod shard;
 pub mod store_stub;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 pub use codec::Truncated;
 pub use config::{

@@ -1,0 +1,85 @@
+//! What a run is to be like, drawn from its seed: each fault is on or off, often or rare, so
+//! that rare combinations happen, and runs without faults too.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+
+/// A run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// What everything is drawn from.
+    pub seed: u64,
+    /// How many nodes, each with one shard and a replica of every group.
+    pub nodes: u32,
+    /// How many groups.
+    pub groups: u64,
+    /// How many producers and as many readers.
+    pub clients: u32,
+    /// How long faults happen.
+    pub turbulence: Duration,
+    /// How long after the last fault everything must have come to rest.
+    pub patience: Duration,
+    /// The chance that a frame is lost although its link stays up.
+    pub loss: f64,
+    /// The chance that a frame comes twice.
+    pub duplication: f64,
+    /// The chance that a frame overtakes others of its lane.
+    pub reordering: f64,
+    /// The chance that a bit of a frame is flipped.
+    pub garbling: f64,
+    /// The longest that a frame takes.
+    pub delay_max: Duration,
+    /// The mean time between crashes, if nodes crash.
+    pub crash_every: Option<Duration>,
+    /// The mean time between cuts of links, if links are cut.
+    pub cut_every: Option<Duration>,
+    /// The mean time between transfers of leadership, if somebody asks for them.
+    pub transfer_every: Option<Duration>,
+    /// The mean time between deletions of records, if somebody asks for them.
+    pub delete_every: Option<Duration>,
+    /// The longest that a write takes.
+    pub disk_delay_max: Duration,
+}
+
+impl Plan {
+    /// The plan of a seed, for this many nodes.
+    ///
+    /// # Panics
+    ///
+    /// If there are no nodes.
+    #[must_use]
+    pub fn of_seed(seed: u64, nodes: u32) -> Plan {
+        assert!(nodes > 0, "a world has a node at least");
+        let mut rng = Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
+        let mut chance = |rate: f64| if rng.bool() { 0.0 } else { rng.f64() * rate };
+        let (loss, duplication, reordering, garbling) =
+            (chance(0.2), chance(0.1), chance(0.1), chance(0.02));
+        let mut every = |from: u64, to: u64| {
+            let happens = rng.u8(..4) > 0;
+            happens.then(|| Duration::from_millis(rng.u64(from..to)))
+        };
+        let crash_every = every(1_000, 8_000);
+        let cut_every = every(500, 6_000);
+        let transfer_every = every(1_000, 10_000);
+        let delete_every = every(1_000, 10_000);
+        Plan {
+            seed,
+            nodes,
+            groups: rng.u64(1..=3),
+            clients: rng.u32(1..=4),
+            turbulence: Duration::from_secs(12),
+            patience: Duration::from_secs(40),
+            loss,
+            duplication,
+            reordering,
+            garbling,
+            delay_max: Duration::from_micros(rng.u64(200..20_000)),
+            crash_every,
+            cut_every,
+            transfer_every,
+            delete_every,
+            disk_delay_max: Duration::from_micros(rng.u64(200..10_000)),
+        }
+    }
+}

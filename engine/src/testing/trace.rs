@@ -1,0 +1,50 @@
+//! The trace of a run: what happened when, as text if it is asked for, and always as a hash.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+/// What happened so far.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    hash: u64,
+    lines: Option<String>,
+}
+
+impl Trace {
+    /// A trace that keeps its text too.
+    pub(super) fn with_text() -> Trace {
+        Trace {
+            lines: Some(String::new()),
+            ..Trace::default()
+        }
+    }
+
+    /// Something has happened.
+    pub(super) fn note(&mut self, now: Duration, what: &str) {
+        self.mix(&now.as_nanos().to_le_bytes());
+        self.mix(what.as_bytes());
+        if let Some(lines) = &mut self.lines {
+            let seconds = now.as_secs_f64();
+            writeln!(lines, "{seconds:12.6} {what}").expect("a string takes everything");
+        }
+    }
+
+    /// Bytes that belong to what has happened.
+    pub(super) fn mix(&mut self, bytes: &[u8]) {
+        // FNV-1a over eight bytes at a time: only equality matters.
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            let mixed = (self.hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3);
+            self.hash = mixed.rotate_left(23);
+        }
+    }
+
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(super) fn text(self) -> String {
+        self.lines.unwrap_or_default()
+    }
+}

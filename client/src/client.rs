@@ -175,6 +175,25 @@ fn split_address(address: &str) -> Result<(String, u16), ConnectError> {
 mod tests {
     use super::*;
 
+    /// What is handed to `tokio::spawn` must be able to move between threads.
+    #[test]
+    fn everything_moves_between_threads() {
+        fn is_send<T: Send>() {}
+        fn is_sync<T: Sync>() {}
+        fn is_send_value<T: Send>(_: &T) {}
+        is_send::<Client>();
+        is_sync::<Client>();
+        is_send::<crate::Producer>();
+        is_sync::<crate::Producer>();
+        is_send::<crate::Delivery>();
+        is_send::<crate::Consumer>();
+        let _ = |producer: crate::Producer, record: crate::Record| {
+            is_send_value(&producer.send(record));
+            is_send_value(&producer.flush());
+        };
+        let _ = |mut consumer: crate::Consumer| is_send_value(&consumer.recv());
+    }
+
     #[test]
     fn addresses_are_host_and_port() {
         let good = |address: &str| split_address(address).unwrap();

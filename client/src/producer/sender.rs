@@ -39,6 +39,9 @@ const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 /// look at the metadata.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
 
+/// How old metadata may become: a topic may have got more partitions.
+const METADATA_AGE_MAX: Duration = Duration::from_secs(300);
+
 /// What the sender waits for besides its caller.
 enum Event {
     Connected {
@@ -80,6 +83,7 @@ pub(super) struct Sender {
     refreshing: bool,
     refresh_at: Option<Instant>,
     refresh_backoff: Backoff,
+    metadata_ages_at: Instant,
     identifying: bool,
     identify_at: Option<Instant>,
     identify_backoff: Backoff,
@@ -106,6 +110,7 @@ impl Sender {
             refreshing: false,
             refresh_at: None,
             refresh_backoff: Backoff::default(),
+            metadata_ages_at: Instant::now() + METADATA_AGE_MAX,
             identifying: false,
             identify_at: None,
             identify_backoff: Backoff::default(),
@@ -165,7 +170,7 @@ impl Sender {
                     .flatten(),
             )
             .filter(|at| *at > now)
-            .fold(self.expire_at, Instant::min)
+            .fold(self.expire_at.min(self.metadata_ages_at), Instant::min)
     }
 
     /// One request to each leader that may have one; whether any was sent.
@@ -499,6 +504,10 @@ impl Sender {
     }
 
     fn refresh(&mut self, now: Instant) {
+        if self.metadata_ages_at <= now {
+            self.metadata_ages_at = now + METADATA_AGE_MAX;
+            self.refresh_at = Some(now);
+        }
         if self.refreshing || self.refresh_at.is_none_or(|at| at > now) {
             return;
         }

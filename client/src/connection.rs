@@ -24,7 +24,7 @@ const IN_FLIGHT_MAX: usize = 64;
 const RESPONSE_BYTES_MAX: usize = 256 << 20;
 
 /// Reserved for a response before its bytes have come; it grows with them, not with its length.
-const RESPONSE_BYTES_RESERVED: usize = 64 << 10;
+const RESPONSE_BYTES_RESERVED: usize = 4 << 20;
 
 /// What a connection is told by its client.
 #[derive(Debug, Clone)]

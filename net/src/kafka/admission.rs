@@ -40,6 +40,13 @@ pub enum Refused {
     TooFast(u32),
 }
 
+/// How many addresses are remembered beyond those that are connected: a second's worth of
+/// newcomers. When there are more, those that have had their second are forgotten.
+const ADDRESSES_MAX: usize = 16_384;
+
+/// Within this time, what an address has begun is counted.
+const RATE_WINDOW: Duration = Duration::from_secs(1);
+
 /// The count of a node's client connections. Cheap to clone; all listeners share it.
 #[derive(Debug, Clone)]
 pub struct Admission {
@@ -90,9 +97,13 @@ impl Admission {
     /// [`Refused`] names the bound.
     pub fn admit(&self, address: IpAddr, now: Instant) -> Result<Permit, Refused> {
         let limits = &self.limits;
+        let address = address.to_canonical();
         let mut open = lock(&self.open);
         if open.total >= limits.connections_max {
             return Err(Refused::Full(open.total));
+        }
+        if open.by_address.len() >= limits.connections_max + ADDRESSES_MAX {
+            open.forget_idle(now);
         }
         let of_address = open.by_address.entry(address).or_insert(OfAddress {
             open: 0,
@@ -102,7 +113,7 @@ impl Admission {
         if of_address.open >= limits.connections_per_ip_max {
             return Err(Refused::FullForAddress(of_address.open));
         }
-        if now.saturating_duration_since(of_address.since) >= Duration::from_secs(1) {
+        if of_address.is_over(now) {
             of_address.since = now;
             of_address.accepts = 0;
         }
@@ -119,15 +130,28 @@ impl Admission {
     }
 }
 
+impl Open {
+    /// Those without a connection whose second is over. Those that remain began within this
+    /// second, which bounds them by the listeners' speed.
+    fn forget_idle(&mut self, now: Instant) {
+        self.by_address
+            .retain(|_, of_address| of_address.open > 0 || !of_address.is_over(now));
+    }
+}
+
+impl OfAddress {
+    fn is_over(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.since) >= RATE_WINDOW
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut open = lock(&self.open);
         open.total -= 1;
+        // The address is remembered, else whoever hangs up at once could connect at any rate.
         if let Some(of_address) = open.by_address.get_mut(&self.address) {
             of_address.open -= 1;
-            if of_address.open == 0 {
-                open.by_address.remove(&self.address);
-            }
         }
     }
 }
@@ -174,6 +198,40 @@ mod tests {
         );
         admission.admit(THERE, now).unwrap();
         drop(held);
+    }
+
+    #[test]
+    fn hanging_up_does_not_reset_the_rate() {
+        let (admission, now) = (admission(9, 9, 2), Instant::now());
+        for _ in 0..2 {
+            admission.admit(HERE, now).unwrap();
+        }
+        assert_eq!(admission.admit(HERE, now).unwrap_err(), Refused::TooFast(2));
+        assert_eq!(admission.connections(), 0);
+    }
+
+    #[test]
+    fn addresses_are_forgotten_when_there_are_many() {
+        let (admission, now) = (admission(1, 1, 1), Instant::now());
+        let later = now + RATE_WINDOW;
+        let address = |count: usize| IpAddr::V4(std::net::Ipv4Addr::from_bits(count as u32));
+        for count in 0..=ADDRESSES_MAX {
+            admission.admit(address(count), now).unwrap();
+        }
+        assert_eq!(lock(&admission.open).by_address.len(), ADDRESSES_MAX + 1);
+        admission.admit(address(0), later).unwrap();
+        assert_eq!(lock(&admission.open).by_address.len(), 1);
+    }
+
+    #[test]
+    fn an_address_is_the_same_in_both_families() {
+        let (admission, now) = (admission(9, 1, 9), Instant::now());
+        let _held = admission.admit(HERE, now).unwrap();
+        let mapped = IpAddr::V6(std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped());
+        assert_eq!(
+            admission.admit(mapped, now).unwrap_err(),
+            Refused::FullForAddress(1)
+        );
     }
 
     #[test]

@@ -6,13 +6,14 @@ use std::time::Duration;
 use bytes::{Buf, Bytes};
 use highwater_record::{Buffer, BufferMut, BufferPool};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::time::{Instant, timeout_at};
+use tokio::net::tcp::{OwnedWriteHalf, WriteHalf};
+use tokio::time::timeout;
+
+use crate::counter::Counter;
+use crate::memory::reserve;
 
 /// The bytes of a frame's length prefix.
 pub const LENGTH_BYTES: usize = 4;
-
-/// How long to wait before the memory budget is asked again. It cannot wake anybody.
-const MEMORY_RETRY: Duration = Duration::from_millis(2);
 
 /// How many chunks go out in one system call.
 const SLICES_MAX: usize = 64;
@@ -24,8 +25,9 @@ pub struct ReadLimits {
     pub frame_bytes_max: usize,
     /// How long the stream may be silent between two frames.
     pub idle: Duration,
-    /// How long a frame may take from its first byte to its last. A sender that gives a byte
-    /// now and then does not hold a buffer for ever.
+    /// How long a frame may take from its first byte to its length, and how long from there to
+    /// its last byte. A sender that gives a byte now and then does not hold a buffer for ever;
+    /// time in which we do not read, for want of memory, is not held against it.
     pub frame: Duration,
 }
 
@@ -66,6 +68,7 @@ pub struct FrameReader<R> {
     stream: R,
     pool: BufferPool,
     limits: ReadLimits,
+    memory_waits: Counter,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
@@ -75,7 +78,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             stream,
             pool,
             limits,
+            memory_waits: Counter::default(),
         }
+    }
+
+    /// How often the stream was not read because the memory budget was exhausted.
+    pub fn memory_waits(&self) -> u64 {
+        self.memory_waits.get()
     }
 
     /// The next frame without its length, or `None` where the stream ends between two.
@@ -87,26 +96,40 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub async fn next(&mut self) -> Result<Option<Buffer>, ReadError> {
         let idle = self.limits.idle;
         let mut prefix = [0; LENGTH_BYTES];
-        let first = timeout_at(Instant::now() + idle, self.stream.read(&mut prefix)).await;
+        let first = timeout(idle, self.stream.read(&mut prefix)).await;
         let have = first.map_err(|_| ReadError::Idle(idle))??;
         if have == 0 {
             return Ok(None);
         }
-        let slow = self.limits.frame;
-        let rest = self.read_rest(prefix, have);
-        let frame = timeout_at(Instant::now() + slow, rest).await;
-        frame.map_err(|_| ReadError::Slow(slow))?.map(Some)
+        self.in_time(async |reader| {
+            let rest = reader.stream.read_exact(&mut prefix[have..]).await;
+            rest.map_err(end_is_truncation)
+        })
+        .await?;
+        let length = self.check(i32::from_be_bytes(prefix))?;
+        // Charged before the first byte is read.
+        let buffer = self.reserve(length).await?;
+        let body = self
+            .in_time(async |reader| reader.read_body(buffer, length).await)
+            .await?;
+        Ok(Some(body.freeze()))
     }
 
-    async fn read_rest(
+    /// Gives up on a part of a frame that takes too long.
+    async fn in_time<T>(
         &mut self,
-        mut prefix: [u8; LENGTH_BYTES],
-        have: usize,
-    ) -> Result<Buffer, ReadError> {
-        let rest = self.stream.read_exact(&mut prefix[have..]).await;
-        rest.map_err(end_is_truncation)?;
-        let length = self.check(i32::from_be_bytes(prefix))?;
-        let mut buffer = self.reserve(length).await?;
+        read: impl AsyncFnOnce(&mut Self) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let slow = self.limits.frame;
+        let done = timeout(slow, read(self)).await;
+        done.map_err(|_| ReadError::Slow(slow))?
+    }
+
+    async fn read_body(
+        &mut self,
+        mut buffer: BufferMut,
+        length: usize,
+    ) -> Result<BufferMut, ReadError> {
         while buffer.len() < length {
             let missing = length - buffer.len();
             let read = self.stream.read(&mut buffer.spare_mut()[..missing]).await?;
@@ -115,7 +138,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             buffer.advance(read);
         }
-        Ok(buffer.freeze())
+        Ok(buffer)
     }
 
     fn check(&self, length: i32) -> Result<usize, ReadError> {
@@ -129,18 +152,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Memory for a frame, as soon as the budget has it; nothing is read meanwhile.
     async fn reserve(&self, length: usize) -> Result<BufferMut, ReadError> {
-        loop {
-            match self.pool.get(length) {
-                Ok(buffer) => return Ok(buffer),
-                Err(exhausted) if exhausted.wanted > exhausted.limit => {
-                    return Err(ReadError::TooLarge {
-                        length,
-                        limit: exhausted.limit,
-                    });
-                }
-                Err(_) => tokio::time::sleep(MEMORY_RETRY).await,
-            }
-        }
+        let buffer = reserve(&self.pool, length, &self.memory_waits).await;
+        buffer.map_err(|_| ReadError::TooLarge {
+            length,
+            limit: self.pool.budget().limit(),
+        })
     }
 }
 
@@ -148,6 +164,27 @@ fn end_is_truncation(error: io::Error) -> ReadError {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => ReadError::Truncated,
         _ => ReadError::Io(error),
+    }
+}
+
+/// Somewhere that refcounted chunks go, in order, without being copied together.
+pub trait ChunkWrite {
+    /// Writes all chunks, and gives them up.
+    ///
+    /// Its errors are those of the stream; part of the chunks may have been written then. The
+    /// same holds if it is dropped before it is done.
+    fn write_chunks(&mut self, chunks: Vec<Bytes>) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+impl ChunkWrite for OwnedWriteHalf {
+    async fn write_chunks(&mut self, chunks: Vec<Bytes>) -> io::Result<()> {
+        write_chunks(self, chunks).await
+    }
+}
+
+impl ChunkWrite for WriteHalf<'_> {
+    async fn write_chunks(&mut self, chunks: Vec<Bytes>) -> io::Result<()> {
+        write_chunks(self, chunks).await
     }
 }
 
@@ -266,10 +303,12 @@ mod tests {
         let held = budget.charge(1 << 16).unwrap();
         let mut reader = FrameReader::new(&b"\0\0\0\x02ab"[..], pool, LIMITS);
         let mut next = Box::pin(reader.next());
-        let waiting = tokio::time::timeout(Duration::from_secs(1), &mut next).await;
+        // Longer than a frame may take: it is not the sender who is slow.
+        let waiting = timeout(2 * LIMITS.frame, &mut next).await;
         assert!(waiting.is_err(), "the budget is exhausted");
         drop(held);
         assert_eq!(next.await.unwrap().as_deref(), Some(&b"ab"[..]));
+        assert!(reader.memory_waits() > 0);
     }
 
     #[tokio::test]

@@ -6,8 +6,13 @@
 
 mod admission;
 mod frame;
+mod quic;
 mod tcp;
 
 pub use admission::{Admission, AdmissionLimits, Permit, Refused};
-pub use frame::{FrameReader, LENGTH_BYTES, ReadError, ReadLimits, write_chunks};
+pub use frame::{ChunkWrite, FrameReader, LENGTH_BYTES, ReadError, ReadLimits, write_chunks};
+pub use quic::{
+    QuicConnectError, QuicConnection, QuicDialer, QuicListener, QuicListenerConfig, QuicReader,
+    QuicStream, QuicWriter, STREAMS_PER_CONNECTION_MAX,
+};
 pub use tcp::{TcpAcceptor, bind_tcp};

@@ -1,8 +1,6 @@
 //! Clients of the simulated world: producers that retry until they are told, readers that read
 //! from the front.
 
-use std::time::Duration;
-
 use fastrand::Rng;
 use highwater_record::{
     BatchHeader, Buffer, Compression, Offset, ProducerStamp, RecordBatchBuilder, sequence_after,
@@ -122,6 +120,8 @@ impl Producer {
                 ..
             })) if rng.u8(..4) > 0 => self.node = *leader,
             Some(Err(OpError::Busy(_))) if rng.bool() => {}
+            // Nothing heard: perhaps it is only slow, and the batch under way.
+            None if rng.bool() => {}
             Some(Err(_)) | None => self.node = NodeId(rng.u32(1..=nodes)),
         }
         Ok(())
@@ -253,6 +253,3 @@ impl Reader {
         Ok(())
     }
 }
-
-/// How long a client waits for an answer before it takes it for lost.
-pub(super) const ANSWER_MAX: Duration = Duration::from_secs(4);

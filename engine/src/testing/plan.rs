@@ -38,6 +38,8 @@ pub struct Plan {
     pub transfer_every: Option<Duration>,
     /// The mean time between deletions of records, if somebody asks for them.
     pub delete_every: Option<Duration>,
+    /// How long a client waits for an answer before it asks again, perhaps somebody else.
+    pub answer_max: Duration,
     /// The longest that a write takes.
     pub disk_delay_max: Duration,
 }
@@ -79,6 +81,10 @@ impl Plan {
             cut_every,
             transfer_every,
             delete_every,
+            answer_max: Duration::from_millis(match rng.bool() {
+                true => rng.u64(10..300),
+                false => 4_000,
+            }),
             disk_delay_max: Duration::from_micros(rng.u64(200..10_000)),
         }
     }

@@ -8,7 +8,7 @@ use fastrand::Rng;
 use highwater_log::{ClusterId, Incarnation};
 use highwater_record::{Budget, Buffer, BufferPool};
 
-use super::client::{ANSWER_MAX, Producer, Reader, Wish};
+use super::client::{Producer, Reader, Wish};
 use super::disk::{Disk, SimStorage};
 use super::network::{Network, Pair};
 use super::oracle::{Oracle, Violation, demand};
@@ -625,38 +625,46 @@ impl World {
         }
     }
 
-    /// Cuts a link, one way or both; the ends may notice, or only see nothing arrive.
+    /// Cuts a link, or all links of a node, one way or both; the ends may notice, or only see
+    /// nothing arrive.
     fn cut(&mut self) {
         self.schedule(self.plan.cut_every, |_| Event::Cut);
         if self.plan.nodes < 2 {
             return;
         }
-        let a = NodeId(self.rng.u32(1..=self.plan.nodes));
-        let b = NodeId(self.rng.u32(1..=self.plan.nodes));
-        if a == b {
-            return;
+        let node = NodeId(self.rng.u32(1..=self.plan.nodes));
+        let mut peers: Vec<NodeId> = (1..=self.plan.nodes).map(NodeId).collect();
+        peers.retain(|&peer| peer != node);
+        if self.rng.bool() {
+            let only = peers[self.rng.usize(..peers.len())];
+            peers.retain(|&peer| peer == only);
         }
-        let pair = Pair::of(a, b);
         let cut = [(true, true), (true, false), (false, true)][self.rng.usize(..3)];
         let noticed = self.rng.bool();
+        let mended = Duration::from_millis(self.rng.u64(50..4_000));
         self.trace
-            .note(self.now, &format!("{a} and {b} are cut: {cut:?}"));
+            .note(self.now, &format!("{node} is cut from {peers:?}: {cut:?}"));
+        for peer in peers {
+            self.cut_link(Pair::of(node, peer), cut, noticed);
+            let pair = Pair::of(node, peer);
+            self.after(mended, Event::Mend { pair });
+        }
+    }
+
+    fn cut_link(&mut self, pair: Pair, cut: (bool, bool), noticed: bool) {
         let link = self.network.links.entry(pair).or_default();
         link.cut = cut;
         let lost = if noticed { link.session.take() } else { None };
-        if let Some(session) = lost {
-            for (node, peer) in [(pair.0, pair.1), (pair.1, pair.0)] {
-                let wait = self.network.delay(Duration::from_millis(500));
-                let down = Event::LinkDown {
-                    node,
-                    peer,
-                    session,
-                };
-                self.after(wait, down);
-            }
+        let Some(session) = lost else { return };
+        for (node, peer) in [(pair.0, pair.1), (pair.1, pair.0)] {
+            let wait = self.network.delay(Duration::from_millis(500));
+            let down = Event::LinkDown {
+                node,
+                peer,
+                session,
+            };
+            self.after(wait, down);
         }
-        let mended = Duration::from_millis(self.rng.u64(50..4_000));
-        self.after(mended, Event::Mend { pair });
     }
 
     /// No more faults: dead nodes start, links are mended.
@@ -750,7 +758,7 @@ impl World {
         };
         let turn = turn + 1;
         self.waiting.insert(asker, turn);
-        self.after(ANSWER_MAX, Event::Client { asker, turn });
+        self.after(self.plan.answer_max, Event::Client { asker, turn });
         // A short pause, so that a refused client does not spin.
         let pause = Duration::from_micros(self.client_rng.u64(100..20_000));
         self.now_later(pause, asker, turn, node, group, op)

@@ -8,7 +8,7 @@ use highwater_record::{
     set_log_append_time, stamp,
 };
 
-use super::waiting::{Proposal, Queued};
+use super::waiting::{Proposal, Queued, ReadPoint};
 use super::{Arriving, Effects, Env, Origin, Partition};
 use crate::io::Now;
 use crate::ops::{Batch, OpError, Outcome};
@@ -51,14 +51,13 @@ impl Partition {
         effects.done.push((origin, Err(error)));
     }
 
-    /// Proposes what is queued, as far as there is room. Whether anything was.
+    /// Proposes what is queued, as far as there is room. Whether consensus was told anything.
     pub(super) fn admit_queued<S: Storage>(&mut self, env: &mut Env<'_, S>) -> bool {
-        let mut proposed = false;
+        let mut acted = false;
         while let Some(queued) = self.queued.pop_front() {
             let bytes = queued.what.bytes();
             match self.admit(env, &queued) {
-                Ok(Admitted::Proposed) => proposed = true,
-                Ok(Admitted::Answered) => {}
+                Ok(Admitted::Proposed | Admitted::Answered) => acted = true,
                 Ok(Admitted::NoRoom) => {
                     self.queued.push_front(queued);
                     break;
@@ -67,7 +66,7 @@ impl Partition {
             }
             self.queued_bytes -= bytes;
         }
-        proposed
+        acted
     }
 
     fn admit<S: Storage>(
@@ -114,13 +113,17 @@ impl Partition {
         origin: Origin,
         batches: &[Batch],
     ) -> Result<Admitted, OpError> {
-        match self
-            .producers
-            .check(batches.iter().map(|batch| &batch.header))?
-        {
-            Verdict::Append => {}
-            Verdict::Duplicate(original) => {
+        let headers = batches.iter().map(|batch| &batch.header);
+        match self.producers.check(headers) {
+            Ok(Verdict::Append) => {}
+            Ok(Verdict::Duplicate(original)) => {
                 self.answer_duplicate(env.effects, origin, &original);
+                return Ok(Admitted::Answered);
+            }
+            // A leader that is deposed and does not know it lacks what the producer has written
+            // since; its refusal would be final for many producers.
+            Err(error) => {
+                self.read_point(env, origin, ReadPoint::Refused(error));
                 return Ok(Admitted::Answered);
             }
         }

@@ -12,7 +12,7 @@ use super::producers::Producers;
 use super::waiting::ReadPoint;
 use super::{Effects, Env, GroupState, Partition};
 use crate::io::LeaderHint;
-use crate::ops::Outcome;
+use crate::ops::{OpError, Outcome};
 use crate::positions::{self, Control};
 
 impl Partition {
@@ -277,6 +277,7 @@ impl Partition {
                 leader_epoch: Some(positions::epoch(self.raft.term())),
             }),
             ReadPoint::Beyond(offset) => self.fetched_beyond(offset),
+            ReadPoint::Refused(error) => Err(OpError::Producer(error)),
         };
         effects.done.push((origin, result));
     }

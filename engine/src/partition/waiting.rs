@@ -8,6 +8,7 @@ use highwater_record::{Buffer, Offset};
 
 use super::{Effects, Origin};
 use crate::ops::{Batch, Op, OpError, Outcome};
+use crate::producer_state::ProducerError;
 
 /// How many operations of one kind may wait in a partition; more are refused as busy.
 pub(super) const WAITING_MAX: usize = 16_384;
@@ -49,6 +50,8 @@ pub(super) enum ReadPoint {
     Latest,
     /// An [`Op::Fetch`] from beyond the log's end.
     Beyond(Offset),
+    /// A batch that does not follow its producer's last one here.
+    Refused(ProducerError),
 }
 
 /// Something appended that waits for its commit.

@@ -1,8 +1,10 @@
 //! Where everything starts: which cluster, and how to reach it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_net::Trust;
 use highwater_protocol::messages::StrBytes;
 
 use crate::admin::Admin;
@@ -11,6 +13,7 @@ use crate::connection::ConnectionOptions;
 use crate::consumer::ConsumerBuilder;
 use crate::error::{CallError, ConnectError};
 use crate::producer::ProducerBuilder;
+use crate::quic::Quic;
 use crate::transport::{Tcp, Transport};
 
 /// A client of one cluster. Cheap to clone; clones share metadata and connections, which close
@@ -38,11 +41,40 @@ pub struct Client {
 #[must_use]
 pub struct ClientBuilder {
     bootstrap: Vec<String>,
-    transport: Arc<dyn Transport>,
+    transport: Choice,
     client_id: String,
     connect_timeout: Duration,
     request_timeout: Duration,
     allow_auto_topic_creation: bool,
+}
+
+/// How brokers are reached.
+#[derive(Debug, Clone)]
+enum Choice {
+    /// By QUIC, trusting the authority in this file, or else in that of [`CA_VARIABLE`].
+    Quic {
+        ca: Option<PathBuf>,
+    },
+    Given(Arc<dyn Transport>),
+}
+
+/// The environment variable that names the file of the authority to trust.
+const CA_VARIABLE: &str = "HIGHWATER_CA";
+
+impl Choice {
+    fn make(self) -> Result<Arc<dyn Transport>, ConnectError> {
+        let ca = match self {
+            Self::Given(transport) => return Ok(transport),
+            Self::Quic { ca } => ca.or_else(|| std::env::var_os(CA_VARIABLE).map(PathBuf::from)),
+        };
+        let path = ca.ok_or(ConnectError::NoTrust)?;
+        let unusable = |reason: &dyn std::fmt::Display| ConnectError::Trust {
+            path: path.clone(),
+            reason: reason.to_string(),
+        };
+        let trust = Trust::read(&path).map_err(|error| unusable(&error))?;
+        Quic::new(&trust).map_err(|error| unusable(&error))
+    }
 }
 
 impl Client {
@@ -50,7 +82,7 @@ impl Client {
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             bootstrap: Vec::new(),
-            transport: Tcp::shared(),
+            transport: Choice::Quic { ca: None },
             client_id: "highwater".to_owned(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
@@ -85,14 +117,25 @@ impl ClientBuilder {
         self
     }
 
+    /// Talks QUIC, and trusts brokers whose certificates the authority in this PEM file has
+    /// signed: `ca.pem` of the cluster.
+    ///
+    /// Default: QUIC, with the file that the environment variable `HIGHWATER_CA` names.
+    pub fn quic(mut self, ca: impl Into<PathBuf>) -> Self {
+        self.transport = Choice::Quic {
+            ca: Some(ca.into()),
+        };
+        self
+    }
+
     /// Talks plain TCP, as every Kafka broker does.
     pub fn tcp(self) -> Self {
         self.transport(Tcp::shared())
     }
 
-    /// Talks over something else.
+    /// Talks over a transport of its own, such as a [`Quic`] whose trust is no file.
     pub fn transport(mut self, transport: Arc<dyn Transport>) -> Self {
-        self.transport = transport;
+        self.transport = Choice::Given(transport);
         self
     }
 
@@ -143,7 +186,7 @@ impl ClientBuilder {
         };
         let cluster = Cluster::new(
             options,
-            self.transport,
+            self.transport.make()?,
             bootstrap,
             self.allow_auto_topic_creation,
         );

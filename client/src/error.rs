@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use highwater_protocol::{ApiKey, DecodeError, EncodeError, ErrorCode, FrameError};
@@ -75,6 +76,17 @@ pub enum ConnectError {
     Address {
         /// As given.
         address: String,
+    },
+    /// QUIC encrypts, and nobody said whose certificates to believe.
+    #[error("whom to trust over QUIC? Name the cluster's CA file, or set HIGHWATER_CA, or use TCP")]
+    NoTrust,
+    /// The file of the authority to trust is of no use.
+    #[error("cannot trust {}: {reason}", path.display())]
+    Trust {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
     },
     /// No bootstrap address was given.
     #[error("no broker to start from: give at least one host:port")]
@@ -150,7 +162,10 @@ impl CallError {
         match self {
             Self::Connect(error) => !matches!(
                 error,
-                ConnectError::NoBootstrap | ConnectError::Address { .. }
+                ConnectError::NoBootstrap
+                    | ConnectError::Address { .. }
+                    | ConnectError::NoTrust
+                    | ConnectError::Trust { .. }
             ),
             Self::ConnectionLost { .. } | Self::Timeout { .. } => true,
             Self::Unsupported { .. } | Self::Decode { .. } | Self::Encode { .. } => false,

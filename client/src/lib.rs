@@ -18,6 +18,7 @@ mod consumer;
 mod error;
 mod offsets;
 mod producer;
+mod quic;
 mod transport;
 
 pub use admin::{Admin, ClusterDescription, ConfigChange, ConfigEntry, NewTopic};
@@ -28,7 +29,9 @@ pub use error::{
     AdminError, CallError, ConnectError, ConsumeError, IoFailure, MetadataError, ProduceError,
 };
 pub use producer::{Delivery, Producer, ProducerBuilder, Receipt, Record, partition_of_key};
+pub use quic::Quic;
 pub use transport::{ChunkWriter, Link, Tcp, Transport};
 
+pub use highwater_net::Trust;
 pub use highwater_protocol::{ApiKey, ErrorCode};
 pub use highwater_record::{Compression, InvalidTopicName, Offset, TopicName, TopicPartition};

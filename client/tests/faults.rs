@@ -229,6 +229,7 @@ async fn what_is_not_there_is_named() {
     let cluster = Cluster::start(1, &[("t", 2)], 1).await;
     let client = Client::builder()
         .bootstrap(&cluster.bootstrap)
+        .tcp()
         .allow_auto_topic_creation(false)
         .connect()
         .await
@@ -260,6 +261,7 @@ async fn an_absent_server_is_an_error_that_says_where() {
     drop(listener);
     let error = Client::builder()
         .bootstrap(&address)
+        .tcp()
         .connect()
         .await
         .unwrap_err();
@@ -415,6 +417,7 @@ async fn a_hung_leader_is_left_for_its_successor() {
     let cluster = Cluster::start(3, &[("t", 1)], 1).await;
     let client = Client::builder()
         .bootstrap(&cluster.bootstrap)
+        .tcp()
         .request_timeout(Duration::from_secs(3_600))
         .connect()
         .await

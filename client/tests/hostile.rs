@@ -45,6 +45,7 @@ async fn connect(script: Script) -> CallError {
     let address = start(script).await;
     let connected = Client::builder()
         .bootstrap(&address)
+        .tcp()
         .connect_timeout(Duration::from_millis(300))
         .connect()
         .await;
@@ -120,7 +121,7 @@ async fn addresses_that_are_none() {
             "\"localhost\" is not an address: write host:port",
         ),
     ] {
-        let error = Client::builder().bootstrap(bootstrap).connect().await;
+        let error = Client::builder().bootstrap(bootstrap).tcp().connect().await;
         assert_eq!(error.unwrap_err().to_string(), expected);
     }
 }

@@ -9,8 +9,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use highwater_net::kafka::{
+    Admission, AdmissionLimits, ChunkWrite, QuicListener, QuicListenerConfig,
+};
+use highwater_net::{ClusterCa, ListenerTls};
 use highwater_protocol::messages::*;
 use highwater_protocol::{
     ErrorCode, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopicResponse,
@@ -18,8 +23,8 @@ use highwater_protocol::{
     RequestHeader, Response, api_versions_response, split_frame,
 };
 use highwater_record::{BatchLimits, LeaderEpoch, Offset, RecordBatch, sequence_after, stamp};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::net::TcpListener;
 
 /// What the cluster does instead of answering well. Chances are out of 100, per partition of a
 /// Produce or per Fetch.
@@ -85,6 +90,43 @@ impl Cluster {
             .iter()
             .map(|listener| listener.local_addr().unwrap().port())
             .collect();
+        let cluster = Self::describe(&ports, topics, seed);
+        for (broker, listener) in listeners.into_iter().enumerate() {
+            tokio::spawn(listen(broker, listener, Arc::clone(&cluster.state)));
+        }
+        cluster
+    }
+
+    /// As [`Cluster::start`], over QUIC.
+    pub(crate) fn start_quic(
+        brokers: usize,
+        topics: &[(&str, usize)],
+        seed: u64,
+        ca: &ClusterCa,
+    ) -> Self {
+        let credentials = ca.issue_listener(&["localhost", "127.0.0.1"]).unwrap();
+        let tls = ListenerTls::new(&credentials).unwrap();
+        let config = QuicListenerConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            idle: Duration::from_secs(60),
+            network_datagram_bytes_max: 1_452,
+        };
+        let admission = Admission::new(AdmissionLimits::default());
+        let bind = || QuicListener::bind(config, &tls, admission.clone()).unwrap();
+        let listeners: Vec<_> = std::iter::repeat_with(bind).take(brokers).collect();
+        let ports: Vec<u16> = listeners
+            .iter()
+            .map(|listener| listener.local_addr().port())
+            .collect();
+        let cluster = Self::describe(&ports, topics, seed);
+        for (broker, listener) in listeners.into_iter().enumerate() {
+            tokio::spawn(listen_quic(broker, listener, Arc::clone(&cluster.state)));
+        }
+        cluster
+    }
+
+    fn describe(ports: &[u16], topics: &[(&str, usize)], seed: u64) -> Self {
+        let brokers = ports.len();
         let logs = |partitions: usize| {
             let led = |partition: usize| Log {
                 leader: partition % brokers,
@@ -105,9 +147,6 @@ impl Cluster {
             hung: None,
         };
         let state = Arc::new(Mutex::new(state));
-        for (broker, listener) in listeners.into_iter().enumerate() {
-            tokio::spawn(listen(broker, listener, Arc::clone(&state)));
-        }
         let addresses: Vec<_> = ports
             .iter()
             .map(|port| format!("127.0.0.1:{port}"))
@@ -186,11 +225,24 @@ impl Cluster {
 
 async fn listen(broker: usize, listener: TcpListener, state: Arc<Mutex<State>>) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(serve(broker, stream, Arc::clone(&state)));
+        let (reader, writer) = stream.into_split();
+        tokio::spawn(serve(broker, reader, writer, Arc::clone(&state)));
     }
 }
 
-async fn serve(broker: usize, mut stream: TcpStream, state: Arc<Mutex<State>>) {
+async fn listen_quic(broker: usize, mut listener: QuicListener, state: Arc<Mutex<State>>) {
+    while let Some(stream) = listener.accept().await {
+        let (reader, writer) = (stream.reader, stream.writer);
+        tokio::spawn(serve(broker, reader, writer, Arc::clone(&state)));
+    }
+}
+
+async fn serve(
+    broker: usize,
+    mut reader: impl AsyncRead + Unpin,
+    mut writer: impl ChunkWrite,
+    state: Arc<Mutex<State>>,
+) {
     let mut bytes = BytesMut::new();
     loop {
         while let Some(frame) = split_frame(&mut bytes, 64 << 20).unwrap() {
@@ -206,14 +258,14 @@ async fn serve(broker: usize, mut stream: TcpStream, state: Arc<Mutex<State>>) {
             };
             if waits && is_empty(&response) {
                 // A broker would wait for records here.
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
             }
             let chunks = response.encode(header.version, header.correlation_id);
-            if stream.write_all(&chunks.unwrap().concat()).await.is_err() {
+            if writer.write_chunks(chunks.unwrap()).await.is_err() {
                 return;
             }
         }
-        match stream.read_buf(&mut bytes).await {
+        match reader.read_buf(&mut bytes).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }

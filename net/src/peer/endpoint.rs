@@ -202,6 +202,25 @@ impl PeerEndpoint {
         Ok(())
     }
 
+    /// Waits until a lane's outbox is at most half full, for those who have been told
+    /// [`SendError::OutboxFull`] and can wait.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::NotUp`] if the session does not stand; one that ends meanwhile ends the wait,
+    /// and the next send tells.
+    pub async fn room(
+        &self,
+        to: NodeId,
+        session: SessionNumber,
+        lane: Lane,
+    ) -> Result<(), SendError> {
+        let not_up = SendError::NotUp { to, session };
+        let link = self.shared().link(to).ok_or(not_up)?;
+        link.outbox(session, lane).ok_or(not_up)?.room().await;
+        Ok(())
+    }
+
     /// Sets the membership. Links to those who are new begin, links to those who are gone end;
     /// one whose incarnation or address has changed is both. Must be called in the context of a
     /// tokio runtime.

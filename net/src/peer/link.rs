@@ -113,7 +113,11 @@ impl Link {
     /// Closes a session for senders.
     pub(super) fn remove(&self, number: SessionNumber) {
         let removed = self.state().live.take();
-        assert_eq!(removed.map(|live| live.number), Some(number));
+        let removed = removed.expect("it was installed, and nobody else removes it");
+        assert_eq!(removed.number, number);
+        for outbox in removed.outboxes {
+            outbox.close();
+        }
     }
 
     /// The outbox of a lane of a session, if that session stands.

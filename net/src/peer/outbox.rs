@@ -1,5 +1,6 @@
 //! What waits to be sent on one lane.
 
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -19,6 +20,7 @@ pub(super) struct Outbox {
     limit: usize,
     waiting: Mutex<Waiting>,
     ready: Notify,
+    room: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +30,7 @@ struct Waiting {
     tail: BytesMut,
     /// Everything that has been pushed and not released.
     bytes: usize,
+    closed: bool,
 }
 
 /// There is no room.
@@ -42,6 +45,7 @@ impl Outbox {
             limit,
             waiting: Mutex::default(),
             ready: Notify::new(),
+            room: Notify::new(),
         }
     }
 
@@ -83,7 +87,37 @@ impl Outbox {
 
     /// Makes room: so many bytes of what was taken have gone into QUIC's send window.
     pub(super) fn release(&self, bytes: usize) {
-        self.waiting().bytes -= bytes;
+        let mut waiting = self.waiting();
+        let was_above = waiting.bytes > self.limit / 2;
+        waiting.bytes -= bytes;
+        if was_above && waiting.bytes <= self.limit / 2 {
+            drop(waiting);
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Waits until it is at most half full, or closed.
+    pub(super) async fn room(&self) {
+        loop {
+            let mut room = pin!(self.room.notified());
+            // From here on a release is not missed.
+            room.as_mut().enable();
+            if self.has_room() {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let waiting = self.waiting();
+        waiting.closed || waiting.bytes <= self.limit / 2
+    }
+
+    /// Lets go whoever waits for room: nothing is sent any more.
+    pub(super) fn close(&self) {
+        self.waiting().closed = true;
+        self.room.notify_waiters();
     }
 }
 
@@ -160,6 +194,28 @@ mod tests {
         outbox.release(4);
         assert_eq!(outbox.push(&[], 0), Ok(()));
         assert_eq!(outbox.push(&[], 0), Err(Full { waiting: 100 }));
+    }
+
+    #[test]
+    fn who_waits_for_room_is_woken_at_half() {
+        let outbox = Outbox::new(100);
+        outbox.push(&[Bytes::from(vec![0; 96])], 96).unwrap();
+        let mut room = Box::pin(outbox.room());
+        assert_eq!(room.as_mut().now_or_never(), None);
+        outbox.release(49);
+        assert_eq!(room.as_mut().now_or_never(), None);
+        outbox.release(1);
+        assert_eq!(room.as_mut().now_or_never(), Some(()));
+    }
+
+    #[test]
+    fn who_waits_for_room_is_let_go_at_the_end() {
+        let outbox = Outbox::new(100);
+        outbox.push(&[Bytes::from(vec![0; 96])], 96).unwrap();
+        let mut room = Box::pin(outbox.room());
+        assert_eq!(room.as_mut().now_or_never(), None);
+        outbox.close();
+        assert_eq!(room.as_mut().now_or_never(), Some(()));
     }
 
     #[test]

@@ -310,3 +310,35 @@ async fn nothing_of_a_session_comes_after_its_end() {
     assert_eq!(second.down().await.2, DownReason::Closed);
     assert!(second.events.try_recv().is_none());
 }
+
+#[tokio::test]
+async fn who_was_refused_can_wait_for_room() {
+    let (mut first, mut second) = Cluster::new().pair();
+    let number = both_up(&mut first, &mut second).await.number;
+    let to = second.id();
+    fill(&first, to, number, Lane::Append).await;
+    let endpoint = first.endpoint.clone();
+    let waiting = tokio::spawn(async move { endpoint.room(to, number, Lane::Append).await });
+    while !waiting.is_finished() {
+        second.frame(Lane::Append).await;
+    }
+    assert_eq!(waiting.await.unwrap(), Ok(()));
+    first
+        .endpoint
+        .send(to, number, Lane::Append, &[frame(MIB, 0)])
+        .unwrap();
+    // A session that ends lets go who waits.
+    fill(&first, to, number, Lane::Append).await;
+    let endpoint = first.endpoint.clone();
+    let waiting = tokio::spawn(async move { endpoint.room(to, number, Lane::Append).await });
+    second.endpoint.close().await;
+    timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
+    first.down().await;
+    assert_eq!(
+        first.endpoint.room(to, number, Lane::Append).await,
+        Err(SendError::NotUp {
+            to,
+            session: number
+        })
+    );
+}

@@ -73,7 +73,7 @@ impl Choice {
             reason: reason.to_string(),
         };
         let trust = Trust::read(&path).map_err(|error| unusable(&error))?;
-        Quic::new(&trust).map_err(|error| unusable(&error))
+        Quic::shared(&trust).map_err(|error| unusable(&error))
     }
 }
 

@@ -30,11 +30,11 @@ pub struct Quic {
 const STAGGER: Duration = Duration::from_millis(200);
 
 impl Quic {
-    /// A transport that believes what the authorities of `trust` have signed.
+    /// The transport, shared; it believes what the authorities of `trust` have signed.
     ///
     /// # Errors
     /// If an authority's certificate cannot be used.
-    pub fn new(trust: &Trust) -> Result<Arc<dyn Transport>, TlsError> {
+    pub fn shared(trust: &Trust) -> Result<Arc<dyn Transport>, TlsError> {
         let tls = ClientTls::new(trust)?;
         Ok(Arc::new(Self {
             dialer: QuicDialer::new(tls),

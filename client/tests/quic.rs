@@ -24,7 +24,7 @@ async fn once_and_in_order_over_quic() {
     let cluster = Cluster::start_quic(3, &[("t", 2)], 5, &ca);
     let client = Client::builder()
         .bootstrap(&cluster.bootstrap)
-        .transport(Quic::new(&ca.trust()).unwrap())
+        .transport(Quic::shared(&ca.trust()).unwrap())
         .connect()
         .await
         .unwrap();
@@ -65,7 +65,7 @@ async fn a_broker_of_another_cluster_is_not_believed() {
     let cluster = Cluster::start_quic(1, &[], 1, &new_ca());
     let error = Client::builder()
         .bootstrap(&cluster.bootstrap)
-        .transport(Quic::new(&new_ca().trust()).unwrap())
+        .transport(Quic::shared(&new_ca().trust()).unwrap())
         .connect()
         .await
         .unwrap_err();
@@ -79,7 +79,7 @@ async fn nobody_there_is_known_by_silence() {
     let address = socket.local_addr().unwrap().to_string();
     let error = Client::builder()
         .bootstrap(&address)
-        .transport(Quic::new(&ca.trust()).unwrap())
+        .transport(Quic::shared(&ca.trust()).unwrap())
         .connect_timeout(Duration::from_millis(300))
         .connect()
         .await

@@ -235,6 +235,15 @@ impl Credentials {
         })
     }
 
+    /// When the holder's certificate ends to be valid, so that somebody can be warned before;
+    /// nothing if it is no X.509 or older than the Unix epoch.
+    #[must_use]
+    pub fn valid_until(&self) -> Option<SystemTime> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(self.chain.first()?).ok()?;
+        let seconds = certificate.validity().not_after.timestamp();
+        Some(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).ok()?))
+    }
+
     /// Writes both into new files, the key's with mode 0600. Syncs both, not their directory.
     ///
     /// # Errors
@@ -359,6 +368,8 @@ mod tests {
         let read = Credentials::read(&certificate, &key).unwrap();
         assert_eq!(read.chain, made.chain);
         assert_eq!(read.key, made.key);
+        let days = (read.valid_until().unwrap() - DAY).duration_since(SystemTime::now());
+        assert_eq!(days.unwrap().as_secs() / DAY.as_secs(), 3_648);
         assert!(matches!(
             made.write(&certificate, &key),
             Err(PemError::Io { .. })

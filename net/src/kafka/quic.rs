@@ -7,12 +7,14 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quinn::{AsyncUdpSocket, Connection, Endpoint, Incoming, RecvStream, SendStream, VarInt};
+use quinn::{
+    AsyncUdpSocket, Connection, Endpoint, Incoming, RecvStream, SendStream, ServerConfig, VarInt,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -78,6 +80,7 @@ pub struct QuicListener {
     endpoint: Endpoint,
     listening: SocketAddr,
     socket: Weak<dyn AsyncUdpSocket>,
+    server: Arc<Mutex<ServerConfig>>,
     streams: mpsc::Receiver<QuicStream>,
 }
 
@@ -137,8 +140,9 @@ impl QuicListener {
         let quic::BoundEndpoint { endpoint, socket } =
             quic::endpoint(config.listen, Some(&tls.secret), Some(server.clone()))?;
         let (to_server, streams) = mpsc::channel(STREAMS_WAITING_MAX);
+        let server = Arc::new(Mutex::new(server));
         let door = Arc::new(Door {
-            server,
+            server: server.clone(),
             config,
             admission,
             to_server,
@@ -148,6 +152,7 @@ impl QuicListener {
             listening: endpoint.local_addr()?,
             endpoint,
             socket,
+            server,
             streams,
         })
     }
@@ -162,6 +167,12 @@ impl QuicListener {
     /// lost if this is dropped before it is done.
     pub async fn accept(&mut self) -> Option<QuicStream> {
         self.streams.recv().await
+    }
+
+    /// Uses another certificate from the next handshake on. Connections that stand are not
+    /// touched.
+    pub fn replace_tls(&self, tls: &ListenerTls) {
+        lock(&self.server).crypto = tls.server.clone();
     }
 
     /// Closes all connections, tells the clients, and waits until the port is free.
@@ -199,7 +210,7 @@ fn server_shape(idle: Duration) -> Shape {
 
 /// What newcomers meet.
 struct Door {
-    server: quinn::ServerConfig,
+    server: Arc<Mutex<ServerConfig>>,
     config: QuicListenerConfig,
     admission: Admission,
     to_server: mpsc::Sender<QuicStream>,
@@ -244,7 +255,7 @@ impl Door {
             incoming.remote_address().ip(),
             self.config.network_datagram_bytes_max,
         );
-        let mut server = self.server.clone();
+        let mut server = lock(&self.server).clone();
         server.transport_config(server_shape(self.config.idle).over(path));
         incoming.accept_with(Arc::new(server))?.await
     }
@@ -380,10 +391,7 @@ impl QuicDialer {
             IpAddr::V4(_) => (0, IpAddr::from(Ipv4Addr::UNSPECIFIED)),
             IpAddr::V6(_) => (1, IpAddr::from(Ipv6Addr::UNSPECIFIED)),
         };
-        let mut endpoints = self
-            .endpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut endpoints = lock(&self.endpoints);
         if let Some(endpoint) = &endpoints[family] {
             return Ok(endpoint.clone());
         }
@@ -397,6 +405,11 @@ impl std::fmt::Debug for QuicDialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("QuicDialer")
     }
+}
+
+/// Every change is one step, so what a panic leaves is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn client_shape() -> Shape {

@@ -219,7 +219,7 @@ async fn a_connection_has_so_many_streams_and_no_more() {
 #[tokio::test]
 async fn a_connection_without_streams_is_closed() {
     let mut world = World::new(AdmissionLimits::default());
-    world.idle = Duration::from_millis(50);
+    world.idle = Duration::from_secs(1);
     let listener = world.listener();
     let connection = world.connect(&listener).await;
     let closed = timeout(PATIENCE, connection.connection.closed()).await;
@@ -247,6 +247,21 @@ async fn a_closed_listener_tells_its_clients_and_frees_its_port() {
         .await
         .unwrap();
     world.listen(address).unwrap();
+}
+
+#[tokio::test]
+async fn a_listeners_certificate_can_be_replaced() {
+    let world = World::new(AdmissionLimits::default());
+    let listener = world.listener();
+    let connection = world.connect(&listener).await;
+    let moved = world.ca.issue_listener(&["moved.example"]).unwrap();
+    listener.replace_tls(&ListenerTls::new(&moved).unwrap());
+    let dialer = world.dialer();
+    let by_new_name = dialer.connect(listener.local_addr(), "moved.example").await;
+    by_new_name.unwrap();
+    let by_old_name = dialer.connect(listener.local_addr(), "localhost").await;
+    assert!(by_old_name.is_err());
+    assert!(connection.is_open());
 }
 
 #[tokio::test]

@@ -19,7 +19,7 @@ use crate::quic::Path;
 use crate::tls::peer_identity;
 
 /// How long a newcomer has for TLS and its handshake.
-const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// With fewer places left, a newcomer must first prove that its address is its own.
 const RETRY_BELOW: usize = INCOMING_MAX / 2;

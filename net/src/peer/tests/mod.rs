@@ -206,7 +206,7 @@ fn until(mut done: impl FnMut() -> bool) -> impl Future<Output = ()> {
     async move {
         let waited = timeout(PATIENCE, async {
             while !done() {
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::task::yield_now().await;
             }
         });
         assert!(waited.await.is_ok(), "{caller}: it did not happen");

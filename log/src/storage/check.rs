@@ -110,19 +110,14 @@ pub(super) fn read(
     }
 }
 
-/// Refuses a cut that is not aligned or would make the file longer.
-pub(super) fn truncate(
-    path: &str,
-    len: u64,
-    file_len: u64,
-    alignment: usize,
-) -> Result<(), StorageError> {
-    if len <= file_len && is_aligned(len, alignment) {
+/// Refuses a length that is not aligned.
+pub(super) fn truncate(path: &str, len: u64, alignment: usize) -> Result<(), StorageError> {
+    if is_aligned(len, alignment) {
         Ok(())
     } else {
         Err(invalid(
             path,
-            format!("cut of {file_len} bytes to {len}, alignment {alignment}"),
+            format!("cut to {len} bytes, alignment {alignment}"),
         ))
     }
 }

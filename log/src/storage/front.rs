@@ -167,7 +167,7 @@ impl Front {
             },
             Op::Truncate { file, len } => {
                 let file = self.writable(file)?;
-                check::truncate(&file.path, len, file.len(), alignment)?;
+                check::truncate(&file.path, len, alignment)?;
                 Call::Truncate { file, len }
             }
             Op::Protect { path, read_only } => {

@@ -90,12 +90,13 @@ pub enum Op {
         /// Which file.
         file: FileId,
     },
-    /// Cuts the file to `len` bytes, durable on completion. Only for files that are not mapped,
-    /// and while no write to them is in flight. Answers [`Output::Done`].
+    /// Cuts the file to `len` bytes, or makes it longer with zeros whose blocks are not made
+    /// ready; durable on completion. Only for files that are not mapped, and while no write to
+    /// them is in flight. Answers [`Output::Done`].
     Truncate {
         /// Which file.
         file: FileId,
-        /// The new length, aligned, at most the present one.
+        /// The new length, aligned.
         len: u64,
     },
     /// Marks a file as never to be written again (mode 0400), or takes the mark away (0600).

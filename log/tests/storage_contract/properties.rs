@@ -564,14 +564,6 @@ pub(crate) fn truncate_cuts(subject: &Subject) {
     let file = disk.create_and_open("a", 4);
     let data = disk.blocks(4, 1);
     disk.write(file, 0, &data);
-    refused!(
-        disk,
-        Op::Truncate {
-            file,
-            len: 5 * disk.block()
-        },
-        Invalid
-    );
     disk.done(Op::Truncate {
         file,
         len: 2 * disk.block(),
@@ -609,15 +601,28 @@ pub(crate) fn a_cut_is_seen_by_all_ids_of_the_file(subject: &Subject) {
         },
         Invalid
     );
-    refused!(
-        disk,
-        Op::Truncate {
-            file: two,
-            len: 2 * disk.block()
-        },
-        Invalid
-    );
     disk.done(Op::Truncate { file: two, len: 0 });
+}
+
+pub(crate) fn a_file_can_be_made_longer(subject: &Subject) {
+    let mut disk = subject.open();
+    let file = disk.create_and_open("a", 2);
+    disk.write(file, 0, &disk.blocks(2, 7));
+    disk.done(Op::Truncate {
+        file,
+        len: disk.block(),
+    });
+    disk.done(Op::Truncate {
+        file,
+        len: 3 * disk.block(),
+    });
+    let data = disk.blocks(1, 9);
+    disk.write(file, 2, &data);
+    let read = disk.read(file, 0, 3);
+    let block = disk.alignment();
+    assert_eq!(read[..block], disk.blocks(1, 7)[..]);
+    assert!(read[block..2 * block].iter().all(|&byte| byte == 0));
+    assert_eq!(read[2 * block..], data[..]);
 }
 
 pub(crate) fn a_protected_file_is_not_opened_for_writing(subject: &Subject) {

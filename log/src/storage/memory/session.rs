@@ -195,8 +195,7 @@ impl Session {
             Op::Sync { file } => image.sync(self.writable(file)?.node),
             Op::Truncate { file, len } => {
                 let open = self.writable(file)?;
-                let present = image.node(open.node).live.len();
-                check::truncate(&open.path, len, present, image.alignment)?;
+                check::truncate(&open.path, len, image.alignment)?;
                 check::unmapped(&open.path, image.node(open.node).is_mapped())?;
                 image.truncate(open.node, len)
             }

@@ -17,6 +17,9 @@ pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 /// The largest file, in bytes (unless a single entry is larger).
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 34;
 
+/// The size of a half of a new journal, in bytes, that fits most nodes: 65,000 groups.
+pub const JOURNAL_HALF_BYTES: u64 = 4 << 20;
+
 /// How much larger a group's next file is than the last that it filled.
 pub const SEGMENT_GROWTH: u64 = 8;
 
@@ -34,14 +37,10 @@ pub struct StoreConfig {
     pub map_sealed: bool,
     /// Mappings and open sealed files kept at most, each.
     pub open_files_max: usize,
-    /// The size of one half of a journal file, in bytes. A group takes 64.
-    pub journal_half_bytes: u64,
     /// How soon the synced position of a group that fell idle is pushed to the journal.
     pub idle_push: Duration,
     /// What is kept free on the file system for metadata and sealing, in bytes.
     pub reserve_bytes: u64,
-    /// Memory that write buffers may take, in bytes.
-    pub write_buffer_bytes: usize,
 }
 
 impl Default for StoreConfig {
@@ -52,10 +51,8 @@ impl Default for StoreConfig {
             tail_cache_bytes: 64 << 20,
             map_sealed: false,
             open_files_max: 4_096,
-            journal_half_bytes: 4 << 20,
             idle_push: Duration::from_millis(50),
             reserve_bytes: 64 << 20,
-            write_buffer_bytes: 256 << 20,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use highwater_record::{Buffer, Offset};
 
+use crate::format::frame::FrameHeader;
 use crate::ids::{Chain, EntryId, LogIndex, Term};
 
 /// What an entry is to the log.
@@ -65,6 +66,57 @@ impl Entry {
     }
 }
 
+/// How much of a data entry's body is kept for its replay, in bytes: a v2 batch's header.
+pub const REPLAYED_BYTES: usize = 61;
+
+/// An entry that follows the last snapshot, as recovery hands it to its owner: enough of it to
+/// rebuild what the owner keeps beside the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replayed {
+    /// Its index and term.
+    pub id: EntryId,
+    /// What it is.
+    pub kind: EntryKind,
+    /// The offset of its first record.
+    pub base_offset: Offset,
+    /// How many offsets it takes up.
+    pub offset_span: u32,
+    /// When the leader appended it, in seconds since the Unix epoch.
+    pub append_time: u32,
+    /// The chain at it.
+    pub chain: Chain,
+    /// The first [`REPLAYED_BYTES`] of a data entry's body; all of a control entry's.
+    pub front: Buffer,
+}
+
+impl Replayed {
+    pub(crate) fn new(header: &FrameHeader, kind: EntryKind, body: &[u8]) -> Replayed {
+        let front = match kind {
+            EntryKind::Data => &body[..body.len().min(REPLAYED_BYTES)],
+            EntryKind::Control => body,
+        };
+        Replayed {
+            id: header.id(),
+            kind,
+            base_offset: header.base_offset,
+            offset_span: header.offset_span,
+            append_time: header.append_time,
+            chain: header.chain,
+            front: Buffer::from(front.to_vec()),
+        }
+    }
+
+    /// The place behind it.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        Position {
+            before: self.id,
+            chain: self.chain,
+            offset: Offset(self.base_offset.0 + u64::from(self.offset_span)),
+        }
+    }
+}
+
 /// Where a term begins in a log. A log's *epoch history* is the ascending list of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Epoch {
@@ -108,7 +160,7 @@ impl Position {
 pub struct Base {
     /// Where the log begins from now on.
     pub start: Position,
-    /// The log start offset, at most `start.offset`.
+    /// The log start offset. It may lie behind `start.offset`: whole files are kept.
     pub log_start_offset: Offset,
     /// The epoch history before `start`, ascending.
     pub epochs: Vec<Epoch>,

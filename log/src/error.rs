@@ -145,12 +145,6 @@ pub enum AppendError {
         /// What continues the log here.
         found: Chain,
     },
-    /// The log's end is quarantined: a cut at the first hole comes first.
-    #[error("the log is quarantined from entry {first} to its end")]
-    Quarantined {
-        /// The first hole.
-        first: LogIndex,
-    },
 }
 
 /// A hard state was not accepted.
@@ -310,6 +304,12 @@ pub enum GroupError {
     /// There is such a group already.
     #[error("group {0} is in this store already")]
     Exists(GroupId),
+    /// The journal has no room for one more.
+    #[error("{groups} groups are the most that this journal has room for")]
+    TooMany {
+        /// How many there are.
+        groups: usize,
+    },
     /// A write or sync failed before: the store is closed for good.
     #[error("the store has failed and is closed")]
     Failed,

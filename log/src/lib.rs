@@ -5,21 +5,22 @@
 //! codecs, [`storage`] the seam to the disk.
 
 mod alarm;
+mod blocking;
 mod config;
+mod directory;
 mod entry;
 mod error;
 mod event;
+mod group;
 mod ids;
-#[allow(dead_code, reason = "the store that uses it comes next")]
 mod journal;
-#[allow(dead_code, reason = "the store that uses it comes next")]
 mod paths;
-#[allow(dead_code, reason = "the store that uses it comes next")]
 mod points;
-#[allow(dead_code, reason = "the store that uses it comes next")]
+mod prepare;
+mod ranges;
 mod scan;
+mod store;
 
-#[allow(dead_code, reason = "its driver and its explorer come next")]
 mod recovery;
 
 pub mod format;
@@ -27,10 +28,14 @@ pub mod storage;
 
 pub use alarm::{Alarm, Damage};
 pub use config::{
-    BODY_BYTES_MAX, GroupConfig, Retention, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_GROWTH,
-    SNAPSHOT_BYTES_MAX, StoreConfig, WRITE_BYTES_MAX,
+    BODY_BYTES_MAX, GroupConfig, JOURNAL_HALF_BYTES, Retention, SEGMENT_BYTES_MAX,
+    SEGMENT_BYTES_MIN, SEGMENT_GROWTH, SNAPSHOT_BYTES_MAX, StoreConfig, WRITE_BYTES_MAX,
 };
-pub use entry::{Base, Entry, EntryKind, Epoch, HardState, NewEntry, Position, Snapshot};
+pub use directory::{Directory, DirectoryFormat, Expected, SHARDS_MAX};
+pub use entry::{
+    Base, Entry, EntryKind, Epoch, HardState, NewEntry, Position, REPLAYED_BYTES, Replayed,
+    Snapshot,
+};
 pub use error::{
     AppendError, CutError, FormatError, GroupError, HardStateError, OpenError, ReadError,
     ReserveError,
@@ -40,3 +45,6 @@ pub use ids::{
     Chain, ClusterId, EntryId, GroupId, Incarnation, LogIndex, NodeId, Sequence, Term, Ticket,
     WriteId,
 };
+pub use prepare::{FileSource, FreshFiles, Source, Want};
+pub use recovery::build::{Quarantine, RecoveredGroup, TornTail};
+pub use store::{LogStart, Recovered, Store};

@@ -2,6 +2,8 @@
 
 use highwater_record::Offset;
 
+use crate::entry::EntryKind;
+use crate::event::TimestampOffset;
 use crate::format::footer::{Point, SPARSE_POINTS_MAX};
 use crate::format::frame::FrameHeader;
 use crate::ids::LogIndex;
@@ -16,6 +18,8 @@ pub(crate) struct Points {
     points: Vec<Point>,
     largest_timestamp: i64,
     largest_append_time: u32,
+    /// The first data entry with the largest timestamp, if it is known.
+    largest: Option<TimestampOffset>,
 }
 
 impl Points {
@@ -27,6 +31,7 @@ impl Points {
             points: Vec::new(),
             largest_timestamp: -1,
             largest_append_time: 0,
+            largest: None,
         }
     }
 
@@ -37,11 +42,24 @@ impl Points {
             points,
             largest_timestamp: timestamp,
             largest_append_time: append_time,
+            largest: None,
         }
     }
 
     /// Notes the next entry, whose frame starts at `position`.
     pub(crate) fn push(&mut self, header: &FrameHeader, position: u64, timestamp: i64) {
+        let is_data = header.kind.entry() == Some(EntryKind::Data);
+        if is_data
+            && self
+                .largest
+                .is_none_or(|largest| largest.timestamp < timestamp)
+        {
+            self.largest = Some(TimestampOffset {
+                index: header.index,
+                offset: header.base_offset,
+                timestamp,
+            });
+        }
         self.largest_timestamp = self.largest_timestamp.max(timestamp);
         self.largest_append_time = self.largest_append_time.max(header.append_time);
         let due = self.points.last().is_none_or(|last| {
@@ -57,12 +75,30 @@ impl Points {
         }
     }
 
+    /// The first batch with the largest timestamp. Of a file that an earlier life sealed only
+    /// the nearest point is known.
+    pub(crate) fn largest(&self) -> Option<TimestampOffset> {
+        self.largest.or_else(|| {
+            let largest = self.largest_timestamp;
+            let at = self
+                .points
+                .partition_point(|point| point.timestamp < largest);
+            let point = self.points.get(at).or(self.points.last())?;
+            Some(TimestampOffset {
+                index: point.index,
+                offset: point.offset,
+                timestamp: largest,
+            })
+        })
+    }
+
     /// Forgets entries from `index` on. The largest timestamps stay: they may say too much,
     /// never too little.
     pub(crate) fn cut(&mut self, index: LogIndex) {
         while self.points.last().is_some_and(|last| last.index >= index) {
             self.points.pop();
         }
+        self.largest = self.largest.filter(|largest| largest.index < index);
     }
 
     /// The points, ascending.

@@ -5,7 +5,9 @@
 //! files ([`view`]): the explorer runs it over every state within small bounds, and the driver
 //! over what it reads through [`Storage`](crate::storage::Storage).
 
+pub(crate) mod build;
 pub(crate) mod classify;
+pub(crate) mod driver;
 pub(crate) mod view;
 
 #[cfg(test)]

@@ -5,13 +5,13 @@
 
 use highwater_record::{Buffer, Offset, crc32c};
 
-use crate::entry::{EntryKind, Position};
+use crate::entry::{EntryKind, Position, Replayed};
 use crate::format::FormatFault;
 use crate::format::begin::Begin;
 use crate::format::frame::{
     FRAME_ALIGN, FrameHeader, FrameKind, HEADER_LEN, header_with_any_salt, header_with_salt,
 };
-use crate::ids::{EntryId, GroupId, LogIndex};
+use crate::ids::GroupId;
 use crate::points::Points;
 use crate::recovery::view::{Found, Frames, Mark};
 use crate::storage::StorageError;
@@ -112,8 +112,15 @@ pub(crate) struct Scan {
     pub(crate) written_end: u64,
     /// Where entries lie, the good ones behind the run included.
     pub(crate) points: Points,
-    /// The end of the last good entry behind the run.
-    pub(crate) beyond_end: Option<Position>,
+    /// The fronts of all good entries, the ones behind the run included.
+    pub(crate) replay: Vec<Replayed>,
+}
+
+impl Scan {
+    /// The place behind each good entry, in order.
+    pub(crate) fn good_positions(&self) -> impl Iterator<Item = Position> {
+        self.replay.iter().map(Replayed::position)
+    }
 }
 
 /// Which frames belong to a file.
@@ -126,24 +133,19 @@ pub(crate) struct FramesOf {
 
 /// Reads all frames of a file of `len` bytes.
 pub(crate) fn scan<R: ReadAt>(source: &mut R, of: &FramesOf, len: u64) -> Result<Scan, ScanError> {
-    let mut scanner = Scanner {
-        window: Window::new(source),
-        of: *of,
-        position: of.first_frame,
-        len,
-        scan: Scan {
-            begin: None,
-            frames: Frames::default(),
-            run_end: of.first_frame,
-            end: None,
-            written_end: of.first_frame,
-            points: Points::new(len),
-            beyond_end: None,
-        },
-    };
+    let mut scanner = Scanner::new(source, of, len);
     scanner.run()?;
     scanner.search()?;
     Ok(scanner.scan)
+}
+
+/// Reads a file's first frame.
+pub(crate) fn scan_begin<R: ReadAt>(
+    source: &mut R,
+    of: &FramesOf,
+    len: u64,
+) -> Result<Option<Begin>, ScanError> {
+    Scanner::new(source, of, len).begin()
 }
 
 struct Scanner<'a, R> {
@@ -154,7 +156,25 @@ struct Scanner<'a, R> {
     scan: Scan,
 }
 
-impl<R: ReadAt> Scanner<'_, R> {
+impl<'a, R: ReadAt> Scanner<'a, R> {
+    fn new(source: &'a mut R, of: &FramesOf, len: u64) -> Scanner<'a, R> {
+        Scanner {
+            window: Window::new(source),
+            of: *of,
+            position: of.first_frame,
+            len,
+            scan: Scan {
+                begin: None,
+                frames: Frames::default(),
+                run_end: of.first_frame,
+                end: None,
+                written_end: of.first_frame,
+                points: Points::new(len),
+                replay: Vec::new(),
+            },
+        }
+    }
+
     /// Accepts frames up to the first bad one.
     fn run(&mut self) -> Result<(), ScanError> {
         let Some(begin) = self.begin()? else {
@@ -166,7 +186,7 @@ impl<R: ReadAt> Scanner<'_, R> {
         self.scan.begin = Some(begin);
         while let Some(frame) = self.entry(&end)? {
             end = position_after(&frame.header);
-            self.accept(&frame, &end);
+            self.accept(frame, &end);
         }
         self.scan.end = Some(end);
         self.scan.run_end = self.position;
@@ -204,12 +224,14 @@ impl<R: ReadAt> Scanner<'_, R> {
         let Some(kind) = header.kind.entry() else {
             return Ok(None);
         };
-        let timestamp = |body: &[u8]| timestamp_of(kind, body, header.append_time);
-        let timestamp = self.body(&header, at, timestamp)?;
-        Ok(timestamp.map(|timestamp| Frame { header, timestamp }))
+        self.body(&header, at, |body| Frame {
+            header,
+            timestamp: timestamp_of(kind, body, header.append_time),
+            replayed: Replayed::new(&header, kind, body),
+        })
     }
 
-    fn accept(&mut self, frame: &Frame, end: &Position) {
+    fn accept(&mut self, frame: Frame, end: &Position) {
         let header = &frame.header;
         let frames = &mut self.scan.frames;
         frames.run_claim = frames.run_claim.max(header.watermark());
@@ -222,6 +244,7 @@ impl<R: ReadAt> Scanner<'_, R> {
             .points
             .push(header, self.position, frame.timestamp);
         self.position += frame_len_u64(header);
+        self.scan.replay.push(frame.replayed);
     }
 
     /// The header at `at`, if it holds and has the file's salt.
@@ -261,6 +284,7 @@ impl<R: ReadAt> Scanner<'_, R> {
                     self.scan.points.push(&header, at, frame.timestamp);
                     self.position += frame_len_u64(&header);
                     self.scan.written_end = self.position;
+                    self.scan.replay.push(frame.replayed);
                 }
                 None => self.position += FRAME_ALIGN_U64,
             }
@@ -312,20 +336,18 @@ impl<R: ReadAt> Scanner<'_, R> {
             good,
             follows,
         });
-        if good {
-            self.scan.beyond_end = Some(position_after(header));
-        }
     }
 }
 
 const HEADER_LEN_U64: u64 = HEADER_LEN as u64;
 const FRAME_ALIGN_U64: u64 = FRAME_ALIGN as u64;
 
-/// An entry's frame, without its body.
-#[derive(Debug, Clone, Copy)]
+/// An entry's frame, and what is kept of its body.
+#[derive(Debug, Clone)]
 struct Frame {
     header: FrameHeader,
     timestamp: i64,
+    replayed: Replayed,
 }
 
 /// The place behind an entry.

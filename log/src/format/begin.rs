@@ -63,11 +63,16 @@ pub struct Begin {
 }
 
 impl Begin {
+    /// How long the frame's body is.
+    #[must_use]
+    pub fn body_len(&self) -> usize {
+        FIXED_LEN + self.epochs.len() * EPOCH_LEN + self.state.len()
+    }
+
     /// The frame's body as it lies on disk.
     #[must_use]
     pub fn encode_body(&self) -> Vec<u8> {
-        let len = FIXED_LEN + self.epochs.len() * EPOCH_LEN + self.state.len();
-        let mut bytes = Vec::with_capacity(len);
+        let mut bytes = Vec::with_capacity(self.body_len());
         bytes.put_u8(self.reason.to_byte());
         bytes.put(&[0; 3]);
         bytes.put_u32(self.start.before.term.0);
@@ -133,7 +138,7 @@ impl Begin {
         if state_len > SNAPSHOT_BYTES_MAX || reader.remaining() != state_len {
             return None;
         }
-        if before.0.checked_add(1)? != first.0 || log_start_offset > offset {
+        if before.0.checked_add(1)? != first.0 || log_start_offset > Offset::MAX {
             return None;
         }
         if reason != Reason::Base && (!epochs.is_empty() || state_len > 0) {

@@ -1,0 +1,316 @@
+//! One group's log in memory: what is staged, what is on its way to the disk, what is synced,
+//! and in which files it lies. Decides; does no I/O.
+
+pub(crate) mod cache;
+pub(crate) mod epochs;
+pub(crate) mod marks;
+pub(crate) mod segment;
+pub(crate) mod stage;
+pub(crate) mod writes;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use highwater_record::{Buffer, Offset};
+
+use crate::config::GroupConfig;
+use crate::entry::Position;
+use crate::format::journal::{GroupRecord, QuarantineRecord, SyncedPosition};
+use crate::ids::{GroupId, LogIndex, Sequence, WriteId};
+use crate::prepare::Preparing;
+use crate::storage::FileId;
+use cache::EntryCache;
+use epochs::Epochs;
+use marks::Marks;
+use segment::Segment;
+use stage::{BeginPlan, Staged};
+use writes::Writes;
+
+/// A group's log.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) id: GroupId,
+    pub(crate) config: GroupConfig,
+    /// What the journal holds of it, or will once what is staged there is written.
+    pub(crate) record: GroupRecord,
+    /// Where the log begins: before the first entry of its lowest file.
+    pub(crate) start: Position,
+    pub(crate) log_start_offset: Offset,
+    /// The end of the log, staged entries included.
+    pub(crate) end: Position,
+    /// The end of what was handed to the disk.
+    pub(crate) submitted: Position,
+    /// The last entry that is durable together with all before it.
+    pub(crate) synced: LogIndex,
+    /// What the owner said is committed: never cut.
+    pub(crate) commit: LogIndex,
+    pub(crate) epochs: Epochs,
+    pub(crate) marks: Marks,
+    pub(crate) cache: EntryCache,
+    /// Bytes of entries that are not synced.
+    pub(crate) unsynced_bytes: usize,
+    /// The files that hold entries of the log, ascending.
+    pub(crate) segments: Vec<Segment>,
+    /// The state that the lowest file's base carries.
+    pub(crate) base_state: Buffer,
+    /// The file that is being written.
+    pub(crate) active: Option<Active>,
+    /// The number of the next file to be made.
+    pub(crate) next_sequence: Sequence,
+    /// Files that hold nothing of the log: the next `begin` hides them.
+    pub(crate) unused: Vec<Sequence>,
+    /// The next file in the making.
+    pub(crate) preparing: Preparing,
+    pub(crate) staged: VecDeque<Staged>,
+    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) writes: Writes,
+    /// Through where the log is synced, and in which file: what the journal is told.
+    pub(crate) position: Option<SyncedPosition>,
+    /// When the last write completed.
+    pub(crate) idle_since: Duration,
+    pub(crate) holes: Vec<(LogIndex, LogIndex)>,
+    /// Counts cuts and bases, so that reads that were under way notice.
+    pub(crate) cuts: u64,
+    /// Files to be unlinked: hidden ones, newest first, before retired ones, oldest first.
+    pub(crate) hidden: VecDeque<Sequence>,
+    pub(crate) retired: VecDeque<Sequence>,
+    /// Hidden files that are kept until the replica has rejoined.
+    pub(crate) kept: Vec<Sequence>,
+    /// Open files that are needed no more.
+    pub(crate) to_close: Vec<FileId>,
+    /// Whether a file is being unlinked.
+    pub(crate) unlinking: bool,
+    /// Files whose owner asked for their seal, with its state.
+    pub(crate) to_seal: VecDeque<(Sequence, crate::entry::Snapshot)>,
+    /// Whether a file is being sealed.
+    pub(crate) sealing: bool,
+    /// Whether its owner was told that there is no room.
+    pub(crate) no_space: bool,
+    /// Whether it is to be removed, files and all.
+    pub(crate) dropping: bool,
+    /// Whether the journal has durably forgotten it.
+    pub(crate) forgotten: bool,
+    /// Whether its directory is there, durably.
+    pub(crate) has_directory: bool,
+    /// How fast it filled its last file, in bytes per second.
+    pub(crate) fill_rate: Option<u64>,
+}
+
+/// The file that a group is writing.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) sequence: Sequence,
+    pub(crate) file: FileId,
+    pub(crate) salt: u64,
+    /// Its length in bytes.
+    pub(crate) len: u64,
+    /// Where the next frame goes.
+    pub(crate) position: u64,
+    /// What was written of the block that the next frame begins in.
+    pub(crate) tail: Vec<u8>,
+    /// When it was begun.
+    pub(crate) begun_at: Duration,
+}
+
+/// The write that is on its way to the disk: at most one a group.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    /// The file.
+    pub(crate) sequence: Sequence,
+    /// The oldest write id that it holds anything of.
+    pub(crate) first_write: WriteId,
+    /// The end of the log once it is durable; a cut lowers it, a base voids it.
+    pub(crate) through: Option<Position>,
+    /// The `begin` in it, if it is a file's first write.
+    pub(crate) begin: Option<BeginPlan>,
+    /// How many bytes of entries it holds.
+    pub(crate) body_bytes: usize,
+    /// How many bytes of memory it takes up.
+    pub(crate) buffer_bytes: usize,
+    /// What to write, kept in case that there is no room at the first try.
+    pub(crate) data: Buffer,
+    pub(crate) file: FileId,
+    pub(crate) offset: u64,
+    /// Whether it found no room and waits to be tried again.
+    pub(crate) again: bool,
+}
+
+impl Group {
+    /// A group that has never been written.
+    pub(crate) fn new(id: GroupId, config: GroupConfig) -> Group {
+        let record = GroupRecord {
+            group: id,
+            sequence: 0,
+            hard: crate::entry::HardState::default(),
+            position: None,
+            quarantine: None,
+            dropped: false,
+        };
+        Group {
+            id,
+            config,
+            record,
+            start: Position::ZERO,
+            log_start_offset: Offset::ZERO,
+            end: Position::ZERO,
+            submitted: Position::ZERO,
+            synced: LogIndex::ZERO,
+            commit: LogIndex::ZERO,
+            epochs: Epochs::default(),
+            marks: Marks::new(Position::ZERO),
+            cache: EntryCache::default(),
+            unsynced_bytes: 0,
+            segments: Vec::new(),
+            base_state: Buffer::new(),
+            active: None,
+            next_sequence: Sequence::FIRST,
+            unused: Vec::new(),
+            preparing: Preparing::Idle,
+            staged: VecDeque::new(),
+            in_flight: None,
+            writes: Writes::default(),
+            position: None,
+            idle_since: Duration::ZERO,
+            holes: Vec::new(),
+            cuts: 0,
+            hidden: VecDeque::new(),
+            retired: VecDeque::new(),
+            kept: Vec::new(),
+            to_close: Vec::new(),
+            unlinking: false,
+            to_seal: VecDeque::new(),
+            sealing: false,
+            no_space: false,
+            dropping: false,
+            forgotten: false,
+            has_directory: false,
+            fill_rate: None,
+        }
+    }
+
+    /// The file that holds an entry.
+    pub(crate) fn segment_of(&self, index: LogIndex) -> Option<&Segment> {
+        let at = self
+            .segments
+            .partition_point(|segment| segment.last() < index);
+        self.segments.get(at).filter(|segment| segment.holds(index))
+    }
+
+    /// A file by its number.
+    pub(crate) fn segment_mut(&mut self, sequence: Sequence) -> Option<&mut Segment> {
+        self.segments
+            .iter_mut()
+            .find(|segment| segment.sequence == sequence)
+    }
+
+    /// The oldest write of the log that is not durable.
+    fn log_front(&self) -> Option<WriteId> {
+        let in_flight = self.in_flight.as_ref().map(|write| write.first_write);
+        in_flight.or_else(|| self.staged.front().map(Staged::write))
+    }
+
+    /// The highest write that is newly persisted.
+    pub(crate) fn persisted(&mut self) -> Option<WriteId> {
+        let front = self.log_front();
+        self.writes.persisted(front)
+    }
+
+    /// Whether nothing is staged or on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.staged.is_empty()
+    }
+
+    /// Whether the log's end is quarantined.
+    pub(crate) fn is_quarantined_to_end(&self) -> bool {
+        self.record
+            .quarantine
+            .is_some_and(|quarantine| quarantine.reaches_end)
+    }
+
+    /// The first hole at or behind `index`, if `index` lies in one.
+    pub(crate) fn hole_at(&self, index: LogIndex) -> Option<LogIndex> {
+        let in_hole = |&&(first, last): &&(LogIndex, LogIndex)| first <= index && index <= last;
+        self.holes.iter().find(in_hole).map(|_| index)
+    }
+
+    /// Notes that an entry turned out to be bad. It had been durable: never cut, quarantined.
+    pub(crate) fn note_hole(&mut self, index: LogIndex) {
+        if index == LogIndex::ZERO || self.hole_at(index).is_some() {
+            return;
+        }
+        self.holes.push((index, index));
+        self.holes.sort_unstable();
+        let first = self.holes[0].0;
+        let quarantine = self.record.quarantine.get_or_insert(QuarantineRecord {
+            first,
+            reaches_end: false,
+        });
+        quarantine.first = quarantine.first.min(first);
+    }
+
+    /// The write is durable. Gives the files that its `begin` hides.
+    pub(crate) fn write_done(&mut self, now: Duration) -> WriteDone {
+        let write = self.in_flight.take().expect("a write was in flight");
+        self.idle_since = now;
+        self.unsynced_bytes -= write.body_bytes;
+        if let Some(through) = write.through {
+            self.synced = self.synced.max(through.before.index);
+            self.position = Some(SyncedPosition {
+                sequence: write.sequence,
+                index: through.before.index,
+            });
+        }
+        let mut done = WriteDone {
+            evictable: self.synced,
+            buffer_bytes: write.buffer_bytes,
+            begun: write.begin.is_some(),
+        };
+        if let Some(begin) = write.begin {
+            self.hide(begin.hides);
+            done.evictable = self.synced;
+        }
+        done
+    }
+
+    /// Files that a durable `begin` hides are unlinked, newest first; or kept until the replica
+    /// has rejoined.
+    fn hide(&mut self, mut hides: Vec<Sequence>) {
+        if self.is_quarantined_to_end() {
+            self.kept.append(&mut hides);
+            return;
+        }
+        hides.extend(self.hidden.drain(..));
+        hides.sort_unstable();
+        hides.dedup();
+        hides.reverse();
+        self.hidden = hides.into();
+    }
+
+    /// What the journal is to hold now.
+    pub(crate) fn next_record(&mut self) -> GroupRecord {
+        self.record.sequence += 1;
+        if self.record.quarantine.is_none() {
+            self.record.position = self.position;
+        }
+        self.record
+    }
+
+    /// The replica has rejoined: what was kept is unlinked.
+    pub(crate) fn end_quarantine(&mut self) {
+        self.record.quarantine = None;
+        self.holes.clear();
+        let kept = std::mem::take(&mut self.kept);
+        self.hide(kept);
+    }
+}
+
+/// What a completed write leaves to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct WriteDone {
+    /// Entries up to here may leave the cache when it is full.
+    pub(crate) evictable: LogIndex,
+    /// How many bytes of memory the written entries hold.
+    pub(crate) buffer_bytes: usize,
+    /// Whether a file was begun by it.
+    pub(crate) begun: bool,
+}

@@ -1,0 +1,82 @@
+//! A file of a group, as it is known in memory.
+
+use crate::entry::Position;
+use crate::format::begin::Reason;
+use crate::format::footer::FooterOf;
+use crate::ids::{GroupId, LogIndex, Sequence};
+use crate::points::Points;
+use crate::storage::{FileId, Mapping};
+use std::sync::Arc;
+
+/// How far a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SegmentState {
+    /// It may still be written.
+    Active,
+    /// Full or left; waits for its seal.
+    Closed,
+    /// Has its footer, and never changes again.
+    Sealed,
+}
+
+/// A file that holds entries of the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub(crate) group: GroupId,
+    pub(crate) sequence: Sequence,
+    pub(crate) salt: u64,
+    /// Where its first frame starts.
+    pub(crate) first_frame: u64,
+    /// Its length in bytes.
+    pub(crate) len: u64,
+    /// Why it was begun.
+    pub(crate) reason: Reason,
+    /// Where its entries start.
+    pub(crate) start: Position,
+    /// The end of its last entry that is not hidden.
+    pub(crate) end: Position,
+    /// Where its entries lie.
+    pub(crate) points: Points,
+    /// Behind the last byte that was ever written into it.
+    pub(crate) written_end: u64,
+    pub(crate) state: SegmentState,
+    /// Open for reading (and while it is not sealed, for writing).
+    pub(crate) file: Option<FileId>,
+    /// Mapped, if it is sealed and was read.
+    pub(crate) mapping: Option<Arc<dyn Mapping>>,
+    /// When it was last read, as the store counts reads.
+    pub(crate) last_read: u64,
+    /// The entry that the newest snapshot in its footer includes.
+    pub(crate) snapshot_at: Option<LogIndex>,
+    /// Whether its owner was told that it is closed.
+    pub(crate) announced: bool,
+}
+
+impl Segment {
+    /// Its last entry that is not hidden; the one before its first if there is none.
+    pub(crate) const fn last(&self) -> LogIndex {
+        self.end.before.index
+    }
+
+    /// Whether it holds an entry.
+    pub(crate) fn holds(&self, index: LogIndex) -> bool {
+        self.start.before.index < index && index <= self.last()
+    }
+
+    /// Hides entries from the one behind `end` on.
+    pub(crate) fn hide_behind(&mut self, end: &Position) {
+        if self.last() > end.before.index {
+            self.end = *end;
+            self.points.cut(end.before.index.next());
+        }
+    }
+
+    /// Whose its footer is.
+    pub(crate) const fn footer_of(&self) -> FooterOf {
+        FooterOf {
+            salt: self.salt,
+            sequence: self.sequence,
+            group: self.group,
+        }
+    }
+}

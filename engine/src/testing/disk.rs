@@ -5,20 +5,33 @@ use highwater_log::storage::MemoryStorage;
 use std::time::Duration;
 pub type SimStorage = MemoryStorage;
 pub struct Disk {
-    disk: store_stub::Disk,
+    disks: Vec<store_stub::Disk>,
 }
 impl Disk {
     pub fn new(_delay_max: Duration, _seed: u64) -> Disk {
         Disk {
-            disk: Default::default(),
+            disks: vec![Default::default(); 0],
         }
     }
     pub fn set_now(&self, _now: Duration) {}
-    pub fn next_due(&self) -> Option<Duration> {
+    pub fn next_due(&self, _shard: crate::ShardId) -> Option<Duration> {
         None
     }
-    pub fn open(&mut self, seed: u64, _now: Duration) -> (Store<SimStorage>, Vec<RecoveredGroup>) {
-        Store::open(self.disk.clone(), seed)
+    pub fn open(
+        &mut self,
+        seed: u64,
+        _now: Duration,
+        shards: u16,
+        _groups: &[crate::GroupId],
+    ) -> Result<Vec<(Store<SimStorage>, Vec<RecoveredGroup>)>, super::Violation> {
+        while self.disks.len() < usize::from(shards) {
+            self.disks.push(Default::default());
+        }
+        Ok(self
+            .disks
+            .iter()
+            .map(|d| Store::open(d.clone(), seed))
+            .collect())
     }
     pub fn crash(&mut self) {}
 }

@@ -5,13 +5,19 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use crate::NodeId;
+
 /// A run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// What everything is drawn from.
     pub seed: u64,
-    /// How many nodes, each with one shard and a replica of every group.
+    /// How many nodes, each with a replica of every group.
     pub nodes: u32,
+    /// How many shards the nodes have, one after the other, round and round.
+    pub shards: Vec<u16>,
+    /// How large a group's files become.
+    pub segment_bytes: u64,
     /// How many groups.
     pub groups: u64,
     /// How many producers and as many readers.
@@ -68,6 +74,11 @@ impl Plan {
         Plan {
             seed,
             nodes,
+            shards: match rng.bool() {
+                true => vec![1],
+                false => (0..3).map(|_| rng.u16(1..=3)).collect(),
+            },
+            segment_bytes: 64 << 10,
             groups: rng.u64(1..=3),
             clients: rng.u32(1..=4),
             turbulence: Duration::from_secs(12),
@@ -87,5 +98,11 @@ impl Plan {
             }),
             disk_delay_max: Duration::from_micros(rng.u64(200..10_000)),
         }
+    }
+
+    /// How many shards a node has.
+    pub(super) fn shards_of(&self, node: NodeId) -> u16 {
+        let at = usize::try_from(node.0).expect("few nodes") % self.shards.len();
+        self.shards[at]
     }
 }

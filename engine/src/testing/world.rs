@@ -1,22 +1,24 @@
 //! The event loop of the simulated world.
 
+mod clients;
+mod nodes;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use fastrand::Rng;
-use highwater_log::{ClusterId, Incarnation};
-use highwater_record::{Budget, Buffer, BufferPool};
+use highwater_record::Buffer;
 
-use super::client::{Producer, Reader, Wish};
+use super::client::{Producer, Reader};
 use super::disk::{Disk, SimStorage};
 use super::network::{Network, Pair};
 use super::oracle::{Oracle, Violation, demand};
 use super::plan::Plan;
 use super::trace::Trace;
 use crate::{
-    GroupCommand, GroupConfig, GroupId, GroupSpec, Input, Lane, LogIndex, NoService, NodeId, Now,
-    Op, OpError, OpResult, Outcome, Output, Session, Shard, ShardConfig, ShardId, Ticket, Timing,
+    GroupId, Input, Lane, LogIndex, NoService, NodeId, Now, Op, Output, ReplicaStatus, Session,
+    Shard, ShardId,
 };
 
 /// The wall clock at the beginning of every run, in milliseconds since the Unix epoch.
@@ -32,7 +34,9 @@ const EVENTS_MAX: u64 = 5_000_000;
 #[derive(Debug)]
 enum Event {
     /// A node is to take a turn.
-    Wake { node: NodeId, life: u64 },
+    Wake { at: Place, life: u64 },
+    /// A message between two shards of a node arrives.
+    Cross { to: Place, life: u64, input: Input },
     /// A frame arrives.
     Deliver {
         from: NodeId,
@@ -69,10 +73,17 @@ enum Event {
     Delete,
     /// A client has waited long enough, or may go on.
     Client { asker: Asker, turn: u64 },
-    /// A client's question reaches a node.
-    Question { node: NodeId, question: Input },
+    /// A client's question reaches one of a node's shards.
+    Question { to: Place, question: Input },
     /// The auditor looks.
     Audit,
+}
+
+/// A shard of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
+    node: NodeId,
+    shard: ShardId,
 }
 
 /// Who waits for an answer.
@@ -81,17 +92,34 @@ enum Asker {
     Producer(usize),
     Reader(usize),
     Auditor(NodeId, GroupId),
-    Deleter,
     Nobody,
 }
 
-/// A node: its disk, and its shard while it lives.
+/// A node: its disk, and its shards while it lives.
 struct Node {
     id: NodeId,
     disk: Disk,
-    shard: Option<SimShard>,
+    shards: Vec<Running>,
     life: u64,
+}
+
+impl Node {
+    fn is_alive(&self) -> bool {
+        !self.shards.is_empty()
+    }
+
+    fn status(&self, group: GroupId) -> Option<ReplicaStatus> {
+        let mut shards = self.shards.iter();
+        shards.find_map(|running| running.shard.status(group))
+    }
+}
+
+/// A shard that runs.
+struct Running {
+    shard: SimShard,
     wake_at: Option<Duration>,
+    /// When the last message to it from another shard arrives: they keep their order.
+    crossed: Duration,
 }
 
 type SimShard = Shard<SimStorage, NoService>;
@@ -110,7 +138,7 @@ pub struct World {
     readers: Vec<Reader>,
     /// Which question each client has asked last, and when it stops waiting for the answer.
     waiting: BTreeMap<Asker, u64>,
-    tickets: BTreeMap<(NodeId, u64), (Asker, u64)>,
+    tickets: BTreeMap<u64, (Asker, u64)>,
     next_ticket: u64,
     /// How far the auditor has read, by replica.
     audited: BTreeMap<(NodeId, GroupId), LogIndex>,
@@ -267,9 +295,8 @@ impl World {
             let node = Node {
                 id,
                 disk: Disk::new(self.plan.disk_delay_max, self.rng.u64(..)),
-                shard: None,
+                shards: Vec::new(),
                 life: 0,
-                wake_at: None,
             };
             self.nodes.insert(id, node);
             self.at(Duration::ZERO, Event::Restart { node: id });
@@ -333,13 +360,24 @@ impl World {
 impl World {
     fn handle(&mut self, event: Event) -> Result<(), Violation> {
         match event {
-            Event::Wake { node, life } => {
-                let due = self.nodes.get_mut(&node).expect("nodes stay");
-                if due.life != life || due.wake_at.is_none_or(|at| at > self.now) {
+            Event::Wake { at, life } => {
+                if self.nodes[&at.node].life != life {
                     return Ok(());
                 }
-                due.wake_at = None;
-                return self.turn(node);
+                let Some(running) = self.running(at) else {
+                    return Ok(());
+                };
+                let due = running.wake_at;
+                if due.is_none_or(|due| due > self.now) {
+                    return Ok(());
+                }
+                self.turn(at)
+            }
+            Event::Cross { to, life, input } => {
+                if self.nodes[&to.node].life == life {
+                    self.input(to, input);
+                }
+                Ok(())
             }
             Event::Deliver {
                 from,
@@ -356,7 +394,8 @@ impl World {
                     lane,
                     bytes,
                 };
-                return self.input(to, input);
+                self.input(front(to), input);
+                Ok(())
             }
             Event::LinkUp {
                 node,
@@ -365,12 +404,12 @@ impl World {
             } => {
                 self.trace
                     .note(self.now, &format!("{node} linked to {peer} by {session}"));
-                let input = Input::PeerUp {
+                self.input_all(node, || Input::PeerUp {
                     node: peer,
                     session: Session(session),
-                    incarnation: incarnation_of(peer),
-                };
-                return self.input(node, input);
+                    incarnation: nodes::incarnation_of(peer),
+                });
+                Ok(())
             }
             Event::LinkDown {
                 node,
@@ -379,95 +418,134 @@ impl World {
             } => {
                 self.trace
                     .note(self.now, &format!("{node} lost {peer} of {session}"));
-                let input = Input::PeerDown {
+                self.input_all(node, || Input::PeerDown {
                     node: peer,
                     session: Session(session),
-                };
-                return self.input(node, input);
+                });
+                Ok(())
             }
-            Event::Connect { pair } => self.connect(pair),
-            Event::Crash { node } => self.crash(node),
-            Event::Restart { node } => return self.restart(node),
-            Event::Cut => self.cut(),
+            Event::Connect { pair } => {
+                self.connect(pair);
+                Ok(())
+            }
+            Event::Crash { node } => {
+                self.crash(node);
+                Ok(())
+            }
+            Event::Restart { node } => self.restart(node),
+            Event::Cut => {
+                self.cut();
+                Ok(())
+            }
             Event::Mend { pair } => {
                 let link = self.network.links.entry(pair).or_default();
                 link.cut = (false, false);
                 self.after(Duration::from_millis(1), Event::Connect { pair });
+                Ok(())
             }
             Event::Transfer => {
-                let group = GroupId(self.rng.u64(1..=self.plan.groups));
-                let node = NodeId(self.rng.u32(1..=self.plan.nodes));
+                let (group, to) = (self.any_group(), self.any_place());
                 self.schedule(self.plan.transfer_every, |_| Event::Transfer);
-                return self.ask(Asker::Nobody, 0, node, group, Op::Transfer { to: None });
+                self.ask(Asker::Nobody, 0, to, group, Op::Transfer { to: None });
+                Ok(())
             }
             Event::Delete => {
-                let group = GroupId(self.rng.u64(1..=self.plan.groups));
-                let node = NodeId(self.rng.u32(1..=self.plan.nodes));
+                let (group, to) = (self.any_group(), self.any_place());
                 self.schedule(self.plan.delete_every, |_| Event::Delete);
                 // Only what every reader has seen, so that none has to skip what it must see.
                 let readers = self.readers.iter().filter(|it| it.group() == group);
-                let Some(before) = readers.map(Reader::offset).min() else {
-                    return Ok(());
-                };
-                let before = Some(before);
-                return self.ask(Asker::Deleter, 0, node, group, Op::DeleteRecords { before });
+                if let Some(before) = readers.map(Reader::offset).min() {
+                    let before = Some(before);
+                    self.ask(Asker::Nobody, 0, to, group, Op::DeleteRecords { before });
+                }
+                Ok(())
             }
-            Event::Client { asker, turn } => return self.client(asker, turn, None),
-            Event::Question { node, question } => return self.input(node, question),
-            Event::Audit => return self.audit(),
+            Event::Client { asker, turn } => self.client(asker, turn, None),
+            Event::Question { to, question } => {
+                self.input(to, question);
+                Ok(())
+            }
+            Event::Audit => {
+                self.audit();
+                Ok(())
+            }
         }
-        Ok(())
     }
 
-    /// Something comes into a node, which takes a turn soon.
-    fn input(&mut self, node: NodeId, input: Input) -> Result<(), Violation> {
-        let Some(shard) = self.nodes.get_mut(&node).and_then(|it| it.shard.as_mut()) else {
-            return Ok(());
+    fn any_group(&mut self) -> GroupId {
+        GroupId(self.rng.u64(1..=self.plan.groups))
+    }
+
+    fn any_place(&mut self) -> Place {
+        let node = NodeId(self.rng.u32(1..=self.plan.nodes));
+        let shard = self.rng.u16(0..self.plan.shards_of(node));
+        Place {
+            node,
+            shard: ShardId(shard),
+        }
+    }
+
+    fn running(&mut self, at: Place) -> Option<&mut Running> {
+        let node = self.nodes.get_mut(&at.node)?;
+        node.shards.get_mut(usize::from(at.shard.0))
+    }
+
+    /// Something comes into a shard, which takes a turn soon.
+    fn input(&mut self, to: Place, input: Input) {
+        if let Some(running) = self.running(to) {
+            running.shard.push(input);
+            self.wake(to, self.now);
+        }
+    }
+
+    /// Something comes into all shards of a node.
+    fn input_all(&mut self, node: NodeId, input: impl Fn() -> Input) {
+        for shard in (0..self.plan.shards_of(node)).map(ShardId) {
+            self.input(Place { node, shard }, input());
+        }
+    }
+
+    fn wake(&mut self, at: Place, due: Duration) {
+        let life = self.nodes[&at.node].life;
+        let Some(running) = self.running(at) else {
+            return;
         };
-        shard.push(input);
-        self.wake(node, self.now);
-        Ok(())
-    }
-
-    fn wake(&mut self, node: NodeId, at: Duration) {
-        let due = self.nodes.get_mut(&node).expect("nodes stay");
-        if due.wake_at.is_none_or(|before| at < before) {
-            due.wake_at = Some(at);
-            let life = due.life;
-            self.at(at, Event::Wake { node, life });
+        if running.wake_at.is_none_or(|before| due < before) {
+            running.wake_at = Some(due);
+            self.at(due, Event::Wake { at, life });
         }
     }
 
-    fn turn(&mut self, id: NodeId) -> Result<(), Violation> {
+    fn turn(&mut self, at: Place) -> Result<(), Violation> {
         let now = self.clock();
-        let node = self.nodes.get_mut(&id).expect("nodes stay");
-        let Some(shard) = node.shard.as_mut() else {
-            return Ok(());
-        };
+        let node = self.nodes.get_mut(&at.node).expect("nodes stay");
         node.disk.set_now(self.now);
-        let turn = shard.turn(now);
+        let running = &mut node.shards[usize::from(at.shard.0)];
+        running.wake_at = None;
+        let turn = running.shard.turn(now);
         let mut outputs = Vec::new();
-        while let Some(output) = shard.poll_output() {
+        while let Some(output) = running.shard.poll_output() {
             outputs.push(output);
         }
-        for group in shard.groups() {
-            let status = shard.status(group).expect("listed");
-            self.oracle.standing(id, group, &status)?;
+        for group in running.shard.groups() {
+            let status = running.shard.status(group).expect("listed");
+            self.oracle.standing(at.node, group, &status)?;
         }
-        let due = [turn.next_deadline, node.disk.next_due()];
+        let due = [turn.next_deadline, node.disk.next_due(at.shard)];
         let due = due.into_iter().flatten().min();
         for output in outputs {
-            self.output(id, output)?;
+            self.output(at, output)?;
         }
         if turn.more {
-            self.wake(id, self.now + Duration::from_micros(1));
+            self.wake(at, self.now + Duration::from_micros(1));
         } else if let Some(due) = due {
-            self.wake(id, due.max(self.now + Duration::from_nanos(1)));
+            self.wake(at, due.max(self.now + Duration::from_nanos(1)));
         }
         Ok(())
     }
 
-    fn output(&mut self, from: NodeId, output: Output) -> Result<(), Violation> {
+    fn output(&mut self, place: Place, output: Output) -> Result<(), Violation> {
+        let from = place.node;
         match output {
             Output::PeerFrame {
                 to,
@@ -488,14 +566,35 @@ impl World {
                 Ok(())
             }
             Output::LocalDone { ticket, result } => {
-                let Some((asker, turn)) = self.tickets.remove(&(from, ticket.0)) else {
+                let Some((asker, turn)) = self.tickets.remove(&ticket.0) else {
                     return Ok(());
                 };
                 self.answered(from, asker, turn, result)
             }
+            Output::ToShard { to, message } => {
+                let input = Input::FromShard {
+                    from: place.shard,
+                    message,
+                };
+                self.cross(Place { shard: to, ..place }, input);
+                Ok(())
+            }
             Output::Failed { reason } => demand(false, "the disk does not fail here", || reason),
             other => demand(false, "nothing else comes out", || format!("{other:?}")),
         }
+    }
+
+    /// A message between shards of a node takes some microseconds.
+    fn cross(&mut self, to: Place, input: Input) {
+        let life = self.nodes[&to.node].life;
+        let wait = Duration::from_micros(self.rng.u64(1..100));
+        let soonest = self.now + wait;
+        let Some(running) = self.running(to) else {
+            return;
+        };
+        let at = soonest.max(running.crossed + Duration::from_nanos(1));
+        running.crossed = at;
+        self.at(at, Event::Cross { to, life, input });
     }
 
     fn deliver(&mut self, from: NodeId, to: NodeId, session: u64, lane: Lane, bytes: Vec<u8>) {
@@ -526,363 +625,10 @@ impl World {
     }
 }
 
-/// Nodes and links.
-impl World {
-    fn restart(&mut self, id: NodeId) -> Result<(), Violation> {
-        let now = self.clock();
-        let seed = self.rng.u64(..);
-        let node = self.nodes.get_mut(&id).expect("nodes stay");
-        if node.shard.is_some() {
-            return Ok(());
-        }
-        node.life += 1;
-        let config = ShardConfig {
-            cluster: CLUSTER,
-            node: id,
-            incarnation: incarnation_of(id),
-            shard: ShardId(0),
-            shards: 1,
-            seed,
-            timing: Timing::default(),
-            controller: None,
-        };
-        let pool = BufferPool::new(Budget::new(64 << 20), 4096);
-        let (store, recovered) = node.disk.open(seed, self.now);
-        let shard = Shard::open(config, store, recovered, pool, NoService::default(), now);
-        let mut shard = shard.map_err(|error| Violation {
-            rule: "D4 what was written can be read again",
-            what: format!("{id}: {error}"),
-        })?;
-        for group in (1..=self.plan.groups).map(GroupId) {
-            shard.push(Input::Group(GroupCommand::Create(GroupSpec {
-                group,
-                replicas: (1..=self.plan.nodes).map(NodeId).collect(),
-                config: GroupConfig {
-                    segment_bytes: 64 << 10,
-                    ..GroupConfig::default()
-                },
-            })));
-        }
-        node.shard = Some(shard);
-        self.trace
-            .note(self.now, &format!("{id} starts, life {}", node.life));
-        self.oracle.reborn(id);
-        self.audited.retain(|(node, _), _| *node != id);
-        self.wake(id, self.now);
-        for peer in (1..=self.plan.nodes).map(NodeId).filter(|&peer| peer != id) {
-            let wait = self.network.delay(Duration::from_millis(50));
-            let pair = Pair::of(id, peer);
-            self.after(wait, Event::Connect { pair });
-        }
-        Ok(())
-    }
-
-    fn crash(&mut self, id: NodeId) {
-        self.schedule(self.plan.crash_every, |_| Event::Crash { node: id });
-        let node = self.nodes.get_mut(&id).expect("nodes stay");
-        let Some(shard) = node.shard.take() else {
-            return;
-        };
-        drop(shard);
-        node.disk.crash();
-        node.wake_at = None;
-        self.report.crashes += 1;
-        self.trace.note(self.now, &format!("{id} crashes"));
-        for peer in (1..=self.plan.nodes).map(NodeId).filter(|&peer| peer != id) {
-            let link = self.network.links.entry(Pair::of(id, peer)).or_default();
-            if let Some(session) = link.session.take() {
-                let wait = self.network.delay(Duration::from_millis(400));
-                let down = Event::LinkDown {
-                    node: peer,
-                    peer: id,
-                    session,
-                };
-                self.after(wait, down);
-            }
-        }
-        let down = Duration::from_millis(self.rng.u64(10..3_000));
-        self.after(down, Event::Restart { node: id });
-    }
-
-    fn connect(&mut self, pair: Pair) {
-        let alive = |id: NodeId| self.nodes[&id].shard.is_some();
-        let link = self.network.links.entry(pair).or_default();
-        let is_cut = link.cut != (false, false);
-        if link.session.is_some() || is_cut || !alive(pair.0) || !alive(pair.1) {
-            return;
-        }
-        let session = self.network.new_session();
-        let link = self.network.links.entry(pair).or_default();
-        link.session = Some(session);
-        for (node, peer) in [(pair.0, pair.1), (pair.1, pair.0)] {
-            let wait = self.network.delay(Duration::from_millis(5));
-            let up = Event::LinkUp {
-                node,
-                peer,
-                session,
-            };
-            self.after(wait, up);
-        }
-    }
-
-    /// Cuts a link, or all links of a node, one way or both; the ends may notice, or only see
-    /// nothing arrive.
-    fn cut(&mut self) {
-        self.schedule(self.plan.cut_every, |_| Event::Cut);
-        if self.plan.nodes < 2 {
-            return;
-        }
-        let node = NodeId(self.rng.u32(1..=self.plan.nodes));
-        let mut peers: Vec<NodeId> = (1..=self.plan.nodes).map(NodeId).collect();
-        peers.retain(|&peer| peer != node);
-        if self.rng.bool() {
-            let only = peers[self.rng.usize(..peers.len())];
-            peers.retain(|&peer| peer == only);
-        }
-        let cut = [(true, true), (true, false), (false, true)][self.rng.usize(..3)];
-        let noticed = self.rng.bool();
-        let mended = Duration::from_millis(self.rng.u64(50..4_000));
-        self.trace
-            .note(self.now, &format!("{node} is cut from {peers:?}: {cut:?}"));
-        for peer in peers {
-            self.cut_link(Pair::of(node, peer), cut, noticed);
-            let pair = Pair::of(node, peer);
-            self.after(mended, Event::Mend { pair });
-        }
-    }
-
-    fn cut_link(&mut self, pair: Pair, cut: (bool, bool), noticed: bool) {
-        let link = self.network.links.entry(pair).or_default();
-        link.cut = cut;
-        let lost = if noticed { link.session.take() } else { None };
-        let Some(session) = lost else { return };
-        for (node, peer) in [(pair.0, pair.1), (pair.1, pair.0)] {
-            let wait = self.network.delay(Duration::from_millis(500));
-            let down = Event::LinkDown {
-                node,
-                peer,
-                session,
-            };
-            self.after(wait, down);
-        }
-    }
-
-    /// No more faults: dead nodes start, links are mended.
-    fn calm_down(&mut self) {
-        self.trace.note(self.now, "calm");
-        self.calm = true;
-        self.network.calm_down();
-        for id in (1..=self.plan.nodes).map(NodeId) {
-            self.after(Duration::from_millis(10), Event::Restart { node: id });
-            for peer in (id.0 + 1..=self.plan.nodes).map(NodeId) {
-                let pair = Pair::of(id, peer);
-                self.after(Duration::from_millis(20), Event::Connect { pair });
-            }
-        }
-    }
-}
-
-/// Clients and the auditor.
-impl World {
-    fn ask(
-        &mut self,
-        asker: Asker,
-        turn: u64,
-        node: NodeId,
-        group: GroupId,
-        op: Op,
-    ) -> Result<(), Violation> {
-        self.next_ticket += 1;
-        let ticket = self.next_ticket;
-        self.tickets.insert((node, ticket), (asker, turn));
-        let ticket = Ticket(ticket);
-        self.input(node, Input::Local { ticket, group, op })
-    }
-
-    fn answered(
-        &mut self,
-        node: NodeId,
-        asker: Asker,
-        turn: u64,
-        result: OpResult,
-    ) -> Result<(), Violation> {
-        match asker {
-            Asker::Producer(_) | Asker::Reader(_) => self.client(asker, turn, Some(result)),
-            Asker::Auditor(of, group) => {
-                if self.nodes[&of].life == turn {
-                    return self.audited(node, group, result);
-                }
-                Ok(())
-            }
-            Asker::Deleter => Ok(()),
-            Asker::Nobody => Ok(()),
-        }
-    }
-
-    /// A client is answered, has waited long enough, or may go on.
-    fn client(
-        &mut self,
-        asker: Asker,
-        turn: u64,
-        result: Option<OpResult>,
-    ) -> Result<(), Violation> {
-        if self.waiting.get(&asker) != Some(&turn) {
-            return Ok(());
-        }
-        let (rng, nodes) = (&mut self.client_rng, self.plan.nodes);
-        let is_first = turn == 0;
-        if let Some(result) = &result {
-            self.trace
-                .note(self.now, &format!("{asker:?} told {}", brief(result)));
-        }
-        let wish = match asker {
-            Asker::Producer(index) => {
-                let producer = &mut self.producers[index];
-                if !is_first {
-                    producer.told(rng, nodes, result.as_ref(), &mut self.oracle)?;
-                }
-                producer.wish(rng)
-            }
-            Asker::Reader(index) => {
-                let reader = &mut self.readers[index];
-                if !is_first {
-                    reader.told(rng, nodes, result.as_ref(), &mut self.oracle)?;
-                }
-                Some(reader.wish(rng, &self.oracle))
-            }
-            Asker::Auditor(..) | Asker::Deleter | Asker::Nobody => None,
-        };
-        let Some(Wish { node, group, op }) = wish else {
-            self.waiting.remove(&asker);
-            return Ok(());
-        };
-        let turn = turn + 1;
-        self.waiting.insert(asker, turn);
-        self.after(self.plan.answer_max, Event::Client { asker, turn });
-        // A short pause, so that a refused client does not spin.
-        let pause = Duration::from_micros(self.client_rng.u64(100..20_000));
-        self.now_later(pause, asker, turn, node, group, op)
-    }
-
-    /// Asks after a pause: the question waits in the heap as an event of the network would.
-    fn now_later(
-        &mut self,
-        pause: Duration,
-        asker: Asker,
-        turn: u64,
-        node: NodeId,
-        group: GroupId,
-        op: Op,
-    ) -> Result<(), Violation> {
-        self.next_ticket += 1;
-        let ticket = Ticket(self.next_ticket);
-        self.tickets.insert((node, ticket.0), (asker, turn));
-        let question = Input::Local { ticket, group, op };
-        self.after(pause, Event::Question { node, question });
-        Ok(())
-    }
-
-    /// Asks every replica what it has committed since the last look.
-    fn audit(&mut self) -> Result<(), Violation> {
-        self.after(AUDIT_INTERVAL, Event::Audit);
-        let nodes: Vec<(NodeId, u64)> = self
-            .nodes
-            .values()
-            .filter(|node| node.shard.is_some())
-            .map(|node| (node.id, node.life))
-            .collect();
-        for (node, life) in nodes {
-            for group in (1..=self.plan.groups).map(GroupId) {
-                let read = self.audited.entry((node, group)).or_default();
-                let from = read.next();
-                let asker = Asker::Auditor(node, group);
-                let max_bytes = 64 << 10;
-                self.ask(
-                    asker,
-                    life,
-                    node,
-                    group,
-                    Op::ReadEntries { from, max_bytes },
-                )?;
-            }
-        }
-        Ok(())
-    }
-
-    fn audited(&mut self, node: NodeId, group: GroupId, result: OpResult) -> Result<(), Violation> {
-        match result {
-            Ok(Outcome::Entries { entries, .. }) => {
-                for entry in entries {
-                    let read = self.audited.entry((node, group)).or_default();
-                    if entry.index != read.next() {
-                        // The answer to an earlier look.
-                        continue;
-                    }
-                    *read = entry.index;
-                    self.oracle.committed(node, group, &entry)?;
-                }
-                Ok(())
-            }
-            Err(OpError::BelowLogStart { first }) => {
-                let read = self.audited.entry((node, group)).or_default();
-                *read = (*read).max(first.previous());
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Whether producers are done and every replica has told all that the leader has committed.
-    fn is_at_rest(&self) -> bool {
-        self.producers.iter().all(Producer::is_done)
-            && (1..=self.plan.groups)
-                .map(GroupId)
-                .all(|group| self.is_settled(group))
-    }
-
-    fn is_settled(&self, group: GroupId) -> bool {
-        let mut ends = self.nodes.values().map(|node| {
-            let status = node.shard.as_ref()?.status(group)?;
-            let audited = self.audited.get(&(node.id, group)).copied();
-            let is_told = audited.unwrap_or_default() == status.commit_index;
-            (is_told && status.commit_index == status.last_index).then_some(status.commit_index)
-        });
-        let first = ends.next().flatten();
-        first.is_some() && ends.all(|end| end == first)
-    }
-
-    fn describe_unrest(&self) -> String {
-        let mut text = String::new();
-        for producer in self.producers.iter().filter(|it| !it.is_done()) {
-            text += &format!("{producer:?}; ");
-        }
-        for node in self.nodes.values() {
-            for group in (1..=self.plan.groups).map(GroupId) {
-                let status = node.shard.as_ref().and_then(|it| it.status(group));
-                let audited = self.audited.get(&(node.id, group));
-                text += &format!("{} {group}: {status:?}, audited {audited:?}; ", node.id);
-            }
-        }
-        text
-    }
-}
-
-const CLUSTER: ClusterId = ClusterId(*b"simulated worlds");
-
-fn incarnation_of(node: NodeId) -> Incarnation {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&node.0.to_le_bytes());
-    Incarnation(bytes)
-}
-
-fn brief(result: &OpResult) -> String {
-    match result {
-        Ok(Outcome::Fetched(fetched)) => format!(
-            "{} spans up to {:?} of {:?}",
-            fetched.spans.len(),
-            fetched.next_offset,
-            fetched.high_watermark
-        ),
-        other => format!("{other:?}"),
+/// The shard that has the node's endpoint.
+fn front(node: NodeId) -> Place {
+    Place {
+        node,
+        shard: ShardId(0),
     }
 }

@@ -64,9 +64,11 @@ pub const CONTROL_FRAME_BYTES_MAX: usize = 4 << 20;
 /// How many newcomers may be greeted at once.
 const INCOMING_MAX: usize = 64;
 
-/// After how much silence a lane is given up. A dead peer is noticed by Raft's beats long before;
-/// this only ends what waits for it. A node that has been started anew says so itself, at once.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
+/// After how much silence a lane is given up. A dead peer is noticed by Raft's beats long before,
+/// and one that has been started anew says so itself, at once; this only ends what waits for a
+/// machine that has gone. Shorter, and a thread that got no processor for some seconds would take
+/// the silence that it has missed reading for its peer's.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// After how much silence the dialer says that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);

@@ -73,6 +73,24 @@ impl Failure {
         }
     }
 
+    /// The user asked the command to end before it was done.
+    pub(crate) fn interrupted(message: impl fmt::Display) -> Self {
+        Self::new(Kind::Interrupted, message)
+    }
+
+    /// Whether it is of this kind.
+    pub(crate) fn is(&self, kind: Kind) -> bool {
+        self.kind == kind
+    }
+
+    /// The same, with more to say in front.
+    pub(crate) fn context(self, words: impl fmt::Display) -> Self {
+        Self {
+            message: format!("{words}: {}", self.message),
+            ..self
+        }
+    }
+
     /// The same, as a closure for `map_err`.
     pub(crate) fn of<E: fmt::Display>(kind: Kind) -> impl Fn(E) -> Self {
         move |error| Self::new(kind, error)

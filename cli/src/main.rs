@@ -1,8 +1,15 @@
 //! The `highwater` command: flags in, the libraries' work, words and exit codes out.
 
+mod cluster;
 mod command;
 mod exit;
+mod format;
+mod input;
+mod interrupt;
 mod print;
+mod tally;
+mod time;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -23,7 +30,10 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return usage::report(&error),
+    };
     let printer = Printer::new(arguments.json);
     match arguments.command.run(&printer) {
         Ok(()) => ExitCode::SUCCESS,

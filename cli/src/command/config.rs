@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use highwater::config::{Config, Layers, reference_page};
 use serde_json::json;
 
+use super::key_value;
 use crate::exit::Failure;
 use crate::print::{Printer, write_all};
 
@@ -85,12 +86,5 @@ impl Arguments {
             )?;
         }
         Ok(())
-    }
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("expected KEY=VALUE".to_owned()),
     }
 }

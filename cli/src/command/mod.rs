@@ -1,6 +1,9 @@
 //! The subcommands, one file each.
 
 mod config;
+mod consume;
+mod produce;
+mod topic;
 
 use clap::Subcommand;
 
@@ -11,6 +14,9 @@ use crate::print::Printer;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Config(config::Arguments),
+    Topic(topic::Arguments),
+    Produce(produce::Arguments),
+    Consume(consume::Arguments),
 }
 
 impl Command {
@@ -21,6 +27,17 @@ impl Command {
     pub(crate) fn run(self, printer: &Printer) -> Result<(), Failure> {
         match self {
             Self::Config(arguments) => arguments.run(printer),
+            Self::Topic(arguments) => arguments.run(printer),
+            Self::Produce(arguments) => arguments.run(printer),
+            Self::Consume(arguments) => arguments.run(printer),
         }
+    }
+}
+
+/// `KEY=VALUE`, as clap reads it.
+fn key_value(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE".to_owned()),
     }
 }

@@ -239,7 +239,7 @@ impl Event {
 }
 
 impl NodeRegistration {
-    pub(super) fn encode(&self, bytes: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, bytes: &mut Vec<u8>) {
         bytes.put_u32(self.node.0);
         bytes.put(&self.incarnation.0);
         bytes.put_u64(self.boot);
@@ -253,7 +253,7 @@ impl NodeRegistration {
         }
     }
 
-    pub(super) fn decode(from: &mut &[u8]) -> Result<NodeRegistration, EventError> {
+    pub(crate) fn decode(from: &mut &[u8]) -> Result<NodeRegistration, EventError> {
         let registration = NodeRegistration {
             node: NodeId(from.take_u32()?),
             incarnation: Incarnation(from.take_array()?),

@@ -10,7 +10,7 @@ pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
 
 /// A request's number in the life of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct RequestId(pub(crate) u64);
+pub struct RequestId(pub u64);
 
 /// The answers of one connection, which leave in the order of the requests (Kafka's protocol
 /// guide: "the server guarantees that on a single TCP connection, requests will be processed in

@@ -1,14 +1,16 @@
 //! Fetch: whole batches below the high watermark, as they lie on disk, and long polling.
 //!
-//! A round reads the partitions in the request's order, a few at once. If what it found is less
-//! than `min_bytes` and the time has not run out, the handler watches all partitions and begins
-//! another round when one of them has moved.
+//! Partitions are read in waves, so that what is read and not yet sent stays within the
+//! response's limit: a wave asks for the partitions next in order as long as their limits fit
+//! into what is left. When everything is read and it is too little, every partition is watched,
+//! and one that moves is read again.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_protocol::{
-    ErrorCode, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopicResponse,
+    ErrorCode, FetchPartition, FetchPartitionResponse, FetchRequest, FetchResponse,
+    FetchTopicResponse, IsolationLevel,
 };
 use highwater_record::{Buffer, LeaderEpoch, Offset};
 
@@ -16,50 +18,120 @@ use super::errors::code_of;
 use super::handler::{Context, Handler, Step};
 use crate::ops::{Fetch, Fetched, GroupId, Op, OpError, OpResult, Outcome, ReadFrom};
 
-/// A response carries no more, whatever the client asks for (RULES.md 6.2).
-pub(crate) const RESPONSE_BYTES_MAX: usize = 50 << 20;
+/// The most bytes of batches in a response, whatever the client asks for (RULES.md 6.2).
+pub const RESPONSE_BYTES_MAX: usize = 50 << 20;
 
 /// No poll waits longer, whatever the client asks for.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// How many partitions are read at once: more would read what the response has no room for,
-/// fewer would wait for each other's disks and shards.
-const READS_AT_ONCE: usize = 8;
 
 /// A Fetch request on its way.
 #[derive(Debug)]
 pub(crate) struct FetchHandler {
     request: FetchRequest,
     parts: Vec<Part>,
-    phase: Phase,
+    bytes_min: usize,
+    bytes_max: usize,
     deadline: Duration,
+    /// Bytes in all parts that are read.
+    bytes: usize,
+    /// Bytes that the reads under way may bring.
+    promised: usize,
+    /// Reads under way.
+    reading: usize,
+    /// The first part that was never read.
+    next: usize,
 }
 
+/// A partition of the request.
 #[derive(Debug)]
 struct Part {
-    group: GroupId,
-    offset: Offset,
+    index: i32,
     max_bytes: usize,
     current_leader_epoch: Option<LeaderEpoch>,
-    index: i32,
-    answer: Option<Result<Fetched, ErrorCode>>,
+    state: State,
 }
 
 #[derive(Debug)]
-enum Phase {
-    /// A round: parts below `next` are asked, of which `open` are not answered.
-    Reading { next: usize, open: usize },
-    /// All partitions are watched.
-    Watching,
+enum State {
+    /// To be read.
+    Unread(Place),
+    /// It is being read; so many bytes may come.
+    Reading(Place, usize),
+    /// Read, and not watched.
+    Read(Place, Fetched),
+    /// Read, and watched for more.
+    Watched(Place, Fetched),
+    /// It cannot be read.
+    Failed(ErrorCode),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    group: GroupId,
+    offset: Offset,
+}
+
+impl Part {
+    fn new(topic: &str, request: &FetchPartition, cx: &Context<'_>) -> Part {
+        let found = cx.directory.partition(topic, request.index);
+        let state = match (found, Offset::from_wire(request.fetch_offset)) {
+            (Ok(found), Some(offset)) => State::Unread(Place {
+                group: found.group,
+                offset,
+            }),
+            (Ok(_), None) => State::Failed(ErrorCode::OffsetOutOfRange),
+            (Err(code), _) => State::Failed(code),
+        };
+        Part {
+            index: request.index,
+            max_bytes: usize::try_from(request.max_bytes).unwrap_or(0),
+            current_leader_epoch: LeaderEpoch::from_wire(request.current_leader_epoch),
+            state,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.state {
+            State::Read(_, fetched) | State::Watched(_, fetched) => {
+                fetched.spans.iter().map(|span| span.len()).sum()
+            }
+            State::Unread(_) | State::Reading(..) | State::Failed(_) => 0,
+        }
+    }
+
+    fn response(self) -> FetchPartitionResponse<Vec<Bytes>> {
+        match self.state {
+            State::Read(_, fetched) | State::Watched(_, fetched) => FetchPartitionResponse {
+                high_watermark: fetched.high_watermark.to_wire(),
+                // There are no transactions, so none is open.
+                last_stable_offset: fetched.high_watermark.to_wire(),
+                log_start_offset: fetched.log_start_offset.to_wire(),
+                records: fetched.spans.into_iter().map(Bytes::from).collect(),
+                ..FetchPartitionResponse::refused(self.index, ErrorCode::None)
+            },
+            State::Failed(code) => FetchPartitionResponse::refused(self.index, code),
+            State::Unread(_) | State::Reading(..) => {
+                unreachable!("a response is made when everything was read")
+            }
+        }
+    }
 }
 
 impl FetchHandler {
     pub(crate) fn new(request: FetchRequest) -> Self {
+        let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
+        let bytes_max = bytes_max.min(RESPONSE_BYTES_MAX);
+        let bytes_min = usize::try_from(request.min_bytes).unwrap_or(0);
         Self {
             request,
             parts: Vec::new(),
-            phase: Phase::Watching,
+            bytes_min: bytes_min.min(bytes_max),
+            bytes_max,
             deadline: Duration::ZERO,
+            bytes: 0,
+            promised: 0,
+            reading: 0,
+            next: 0,
         }
     }
 
@@ -70,106 +142,127 @@ impl FetchHandler {
         if self.request.replica_id >= 0 {
             return Some(ErrorCode::InvalidRequest);
         }
+        if matches!(self.request.isolation, IsolationLevel::Invalid(_)) {
+            return Some(ErrorCode::InvalidRequest);
+        }
         // No sessions are kept: 0 is given to all who ask for one (KIP-227).
         (self.request.session_id != 0 && self.request.session_epoch > 0)
             .then_some(ErrorCode::FetchSessionIdNotFound)
     }
 
-    fn part(topic: &str, partition: &highwater_protocol::FetchPartition, cx: &Context<'_>) -> Part {
-        let found = cx.directory.partition(topic, partition.index);
-        let offset = Offset::from_wire(partition.fetch_offset);
-        let answer = match (found, offset) {
-            (None, _) => Some(Err(ErrorCode::UnknownTopicOrPartition)),
-            (_, None) => Some(Err(ErrorCode::OffsetOutOfRange)),
-            _ => None,
-        };
-        Part {
-            group: found.map_or(crate::ops::CONTROLLER, |found| found.group),
-            offset: offset.unwrap_or_default(),
-            max_bytes: usize::try_from(partition.max_bytes).unwrap_or(0),
-            current_leader_epoch: LeaderEpoch::from_wire(partition.current_leader_epoch),
-            index: partition.index,
-            answer,
-        }
-    }
-
-    /// Bytes that the response still has room for, behind what is answered.
-    fn room(&self) -> usize {
-        let limit = usize::try_from(self.request.max_bytes).unwrap_or(0);
-        limit
-            .min(RESPONSE_BYTES_MAX)
-            .saturating_sub(self.found_bytes())
-    }
-
-    fn found_bytes(&self) -> usize {
-        self.parts.iter().map(Part::bytes).sum()
-    }
-
-    fn begin_round(&mut self, cx: &mut Context<'_>) -> Step {
-        for part in &mut self.parts {
-            if matches!(part.answer, Some(Ok(_))) {
-                part.answer = None;
+    /// Says the same of every partition, as old versions have no place for it but there.
+    fn refuse(&self, code: ErrorCode) -> Step {
+        let topics = self.request.topics.iter().map(|topic| {
+            let partitions = topic.partitions.iter();
+            let refused = partitions.map(|p| FetchPartitionResponse::refused(p.index, code));
+            FetchTopicResponse {
+                name: topic.name.clone(),
+                partitions: refused.collect(),
             }
-        }
-        self.phase = Phase::Reading { next: 0, open: 0 };
-        self.read_on(cx)
+        });
+        respond(code, topics.collect())
     }
 
-    /// Asks the next partitions, and ends the round when all are answered.
-    fn read_on(&mut self, cx: &mut Context<'_>) -> Step {
-        let Phase::Reading { mut next, mut open } = self.phase else {
-            return Step::Wait(Some(self.deadline));
-        };
-        while open < READS_AT_ONCE && next < self.parts.len() {
-            let (room, found) = (self.room(), self.found_bytes());
-            let part = &mut self.parts[next];
-            if part.answer.is_none() {
-                let must_progress = found == 0;
-                cx.ask(next, part.group, part.fetch(room, must_progress));
-                open += 1;
-            }
-            next += 1;
+    /// Reads what was not read yet, answers if that is enough, waits for more otherwise.
+    fn go_on(&mut self, cx: &mut Context<'_>) -> Step {
+        while self.next < self.parts.len() && self.may_read_more() {
+            self.read(self.next, cx);
+            self.next += 1;
         }
-        self.phase = Phase::Reading { next, open };
-        match open {
-            0 => self.end_round(cx),
-            _ => Step::Wait(Some(self.deadline)),
+        if self.reading > 0 {
+            return Step::Wait(None);
         }
-    }
-
-    fn end_round(&mut self, cx: &mut Context<'_>) -> Step {
-        let refused = self
-            .parts
-            .iter()
-            .any(|part| matches!(part.answer, Some(Err(_))));
-        let wanted = usize::try_from(self.request.min_bytes).unwrap_or(0);
-        let enough = self.found_bytes() >= wanted;
-        if enough || refused || self.parts.is_empty() || cx.now.monotonic >= self.deadline {
+        let failed = |part: &Part| matches!(part.state, State::Failed(_));
+        if self.bytes >= self.bytes_min
+            || cx.now.monotonic >= self.deadline
+            || self.parts.is_empty()
+            || self.parts.iter().any(failed)
+        {
             return self.finish();
         }
-        self.phase = Phase::Watching;
-        for (place, part) in self.parts.iter().enumerate() {
-            let above = part.end();
-            cx.ask(place, part.group, Op::WatchOffset { above });
+        self.watch(cx);
+        Step::Wait(None)
+    }
+
+    fn may_read_more(&self) -> bool {
+        // Once the response is full, what is left is asked for its offsets only.
+        let full = self.bytes >= self.bytes_max;
+        full || self.reading == 0 || self.bytes + self.promised < self.bytes_max
+    }
+
+    /// Reads a part, anew if it was read before.
+    fn read(&mut self, at: usize, cx: &mut Context<'_>) {
+        let part = &mut self.parts[at];
+        self.bytes -= part.bytes();
+        let (State::Unread(place) | State::Read(place, _) | State::Watched(place, _)) = part.state
+        else {
+            return;
+        };
+        let room = self.bytes_max.saturating_sub(self.bytes + self.promised);
+        let max_bytes = part.max_bytes.min(room);
+        let op = Op::Fetch(Fetch {
+            offset: place.offset,
+            max_bytes,
+            // The first batch goes through whatever its size (KIP-74), or a consumer would never
+            // get past a large one. Which part has the first shows when all have come.
+            must_progress: self.bytes == 0,
+            current_leader_epoch: part.current_leader_epoch,
+            from: ReadFrom::Leader,
+        });
+        part.state = State::Reading(place, max_bytes);
+        self.promised += max_bytes;
+        self.reading += 1;
+        cx.ask(at, place.group, op);
+    }
+
+    /// Takes in what reading a part has brought.
+    fn take_read(&mut self, at: usize, result: Result<Fetched, OpError>) {
+        let part = &mut self.parts[at];
+        let State::Reading(place, promised) = part.state else {
+            unreachable!("{:?} is not being read", part.state);
+        };
+        self.reading -= 1;
+        self.promised -= promised;
+        part.state = match result {
+            Ok(mut fetched) => {
+                let room = self.bytes_max.saturating_sub(self.bytes);
+                let first = match self.bytes {
+                    0 => fetched.spans.first().map_or(0, |span| span.len()),
+                    _ => 0,
+                };
+                fit(&mut fetched.spans, room.min(part.max_bytes).max(first));
+                State::Read(place, fetched)
+            }
+            Err(error) => State::Failed(code_of(&error)),
+        };
+        self.bytes += part.bytes();
+    }
+
+    /// Watches every part that is not watched yet.
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        for (at, part) in self.parts.iter_mut().enumerate() {
+            let unread = State::Failed(ErrorCode::None);
+            part.state = match std::mem::replace(&mut part.state, unread) {
+                State::Read(place, fetched) => {
+                    // What lies below is known already; more than that is wanted.
+                    let above = fetched.high_watermark.max(place.offset);
+                    cx.ask(at, place.group, Op::WatchOffset { above });
+                    State::Watched(place, fetched)
+                }
+                state => state,
+            };
         }
-        Step::Wait(Some(self.deadline))
     }
 
     fn finish(&mut self) -> Step {
-        let mut room = RESPONSE_BYTES_MAX.min(usize::try_from(self.request.max_bytes).unwrap_or(0));
-        let mut first = true;
-        let parts = std::mem::take(&mut self.parts).into_iter().map(|part| {
-            let response = part.response(room, first);
-            let bytes: usize = response.records.iter().map(Bytes::len).sum();
-            room = room.saturating_sub(bytes);
-            first &= bytes == 0;
-            response
-        });
-        let parts: Vec<_> = parts.collect();
-        let mut parts = parts.into_iter();
+        let mut parts = std::mem::take(&mut self.parts).into_iter();
         let topics = self.request.topics.iter().map(|topic| FetchTopicResponse {
             name: topic.name.clone(),
-            partitions: parts.by_ref().take(topic.partitions.len()).collect(),
+            partitions: parts
+                .by_ref()
+                .take(topic.partitions.len())
+                .map(Part::response)
+                .collect(),
         });
         respond(ErrorCode::None, topics.collect())
     }
@@ -187,102 +280,97 @@ fn respond(error: ErrorCode, topics: Vec<FetchTopicResponse<Vec<Bytes>>>) -> Ste
     )
 }
 
+/// Drops the spans that do not fit, from the first of them on.
+fn fit(spans: &mut Vec<Buffer>, bytes_max: usize) {
+    let mut bytes = 0;
+    let kept = spans.iter().take_while(|span| {
+        bytes += span.len();
+        bytes <= bytes_max
+    });
+    let kept = kept.count();
+    spans.truncate(kept);
+}
+
 impl Handler for FetchHandler {
     fn start(&mut self, cx: &mut Context<'_>) -> Step {
         if let Some(code) = self.refusal() {
-            return respond(code, Vec::new());
+            return self.refuse(code);
         }
         let wait = u64::try_from(self.request.max_wait_ms).unwrap_or(0);
         self.deadline = cx.now.monotonic + Duration::from_millis(wait).min(WAIT_MAX);
-        self.parts = self
-            .request
-            .topics
-            .iter()
-            .flat_map(|topic| topic.partitions.iter().map(move |p| (&topic.name, p)))
-            .map(|(topic, partition)| Self::part(topic, partition, cx))
-            .collect();
-        self.begin_round(cx)
+        for topic in &self.request.topics {
+            let partitions = topic.partitions.iter();
+            self.parts
+                .extend(partitions.map(|partition| Part::new(&topic.name, partition, cx)));
+        }
+        match self.go_on(cx) {
+            Step::Wait(_) => Step::Wait(Some(self.deadline)),
+            step => step,
+        }
     }
 
     fn handle_done(&mut self, place: usize, result: OpResult, cx: &mut Context<'_>) -> Step {
-        match &mut self.phase {
-            Phase::Watching => self.begin_round(cx),
-            Phase::Reading { open, .. } => match result {
-                // A watch of the time before this round.
-                Ok(Outcome::Moved) | Err(OpError::Cancelled) => Step::Wait(Some(self.deadline)),
-                result => {
-                    *open -= 1;
-                    self.parts[place].answer = Some(fetched(result));
-                    self.read_on(cx)
-                }
-            },
+        match (&self.parts[place].state, result) {
+            (State::Reading(..), Ok(Outcome::Fetched(fetched))) => {
+                self.take_read(place, Ok(fetched));
+            }
+            (State::Reading(..), Err(error)) => self.take_read(place, Err(error)),
+            // It has moved; or it cannot be watched, and reading it says why.
+            (State::Watched(..), Ok(Outcome::Moved) | Err(_)) => self.read(place, cx),
+            (state, result) => unreachable!("{result:?} for a part that is {state:?}"),
         }
+        self.go_on(cx)
     }
 
     fn handle_timeout(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.phase {
-            Phase::Watching => self.finish(),
-            // The disk is slower than the client's patience; what it reads is waited for.
-            Phase::Reading { .. } => Step::Wait(Some(cx.now.monotonic + WAIT_MAX)),
-        }
+        // Reads that are under way are waited for: they are bound to end.
+        self.go_on(cx)
     }
 }
 
-fn fetched(result: OpResult) -> Result<Fetched, ErrorCode> {
-    match result {
-        Ok(Outcome::Fetched(fetched)) => Ok(fetched),
-        Ok(other) => unreachable!("a fetch is answered by Fetched, not {other:?}"),
-        Err(error) => Err(code_of(&error)),
-    }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Part {
-    fn fetch(&self, room: usize, must_progress: bool) -> Op {
-        Op::Fetch(Fetch {
-            offset: self.offset,
-            max_bytes: self.max_bytes.min(room),
-            must_progress,
-            current_leader_epoch: self.current_leader_epoch,
-            from: ReadFrom::Leader,
-        })
-    }
-
-    fn bytes(&self) -> usize {
-        match &self.answer {
-            Some(Ok(fetched)) => fetched.spans.iter().map(|span| span.len()).sum(),
-            _ => 0,
-        }
-    }
-
-    /// The high watermark as the last round saw it: below it there is nothing new.
-    fn end(&self) -> Offset {
-        match &self.answer {
-            Some(Ok(fetched)) => fetched.high_watermark.max(self.offset),
-            _ => self.offset,
-        }
-    }
-
-    /// What of this part fits into `room`; its first batch always does if it is the first of
-    /// the response (KIP-74).
-    fn response(self, mut room: usize, mut first: bool) -> FetchPartitionResponse<Vec<Bytes>> {
-        let fetched = match self.answer {
-            Some(Ok(fetched)) => fetched,
-            Some(Err(code)) => return FetchPartitionResponse::refused(self.index, code),
-            None => return FetchPartitionResponse::refused(self.index, ErrorCode::RequestTimedOut),
+    #[test]
+    fn spans_are_kept_as_far_as_they_fit() {
+        let fitted = |bytes_max| {
+            let mut spans = vec![Buffer::from(vec![0; 10]), Buffer::from(vec![0; 5])];
+            fit(&mut spans, bytes_max);
+            spans.len()
         };
-        let fits = move |span: &Buffer| {
-            let fits = first || span.len() <= room;
-            room = room.saturating_sub(span.len());
-            first = false;
-            fits
+        let kept = [0, 9, 10, 14, 15].map(fitted);
+        assert_eq!(kept, [0, 0, 1, 1, 2]);
+    }
+
+    #[test]
+    fn who_poses_as_a_replica_or_names_a_session_is_refused() {
+        let good = FetchRequest::default();
+        let refusal = |request| FetchHandler::new(request).refusal();
+        assert_eq!(refusal(good.clone()), None);
+        let wants_a_session = FetchRequest {
+            session_epoch: 0,
+            ..good.clone()
         };
-        let spans = fetched.spans.into_iter();
-        FetchPartitionResponse {
-            high_watermark: fetched.high_watermark.to_wire(),
-            last_stable_offset: fetched.high_watermark.to_wire(),
-            log_start_offset: fetched.log_start_offset.to_wire(),
-            records: spans.take_while(fits).map(Bytes::from).collect(),
-            ..FetchPartitionResponse::refused(self.index, ErrorCode::None)
-        }
+        assert_eq!(refusal(wants_a_session), None);
+        let replica = FetchRequest {
+            replica_id: 0,
+            ..good.clone()
+        };
+        assert_eq!(refusal(replica), Some(ErrorCode::InvalidRequest));
+        let in_a_session = FetchRequest {
+            session_id: 5,
+            session_epoch: 1,
+            ..good.clone()
+        };
+        assert_eq!(
+            refusal(in_a_session),
+            Some(ErrorCode::FetchSessionIdNotFound)
+        );
+        let isolated = FetchRequest {
+            isolation: IsolationLevel::Invalid(2),
+            ..good
+        };
+        assert_eq!(refusal(isolated), Some(ErrorCode::InvalidRequest));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use highwater_protocol::Response;
+use highwater_protocol::{ErrorCode, Response};
 
+use crate::config::TopicConfigs;
 use crate::io::Now;
 use crate::ops::{GroupId, Op, OpId, OpQueue, OpResult};
 
@@ -17,6 +18,9 @@ pub(crate) enum Step {
     Answer(Response),
     /// The request is over and has no answer (a produce with `acks=0`).
     Silent,
+    /// The request has failed and can have no answer: the connection is closed, once what was
+    /// asked before is answered.
+    Close,
 }
 
 /// A request on its way: a state machine that asks operations and is told their answers.
@@ -73,31 +77,22 @@ impl<'a> Context<'a> {
 }
 
 /// What handlers must know of the cluster's topics.
-pub(crate) trait Directory {
-    /// A partition of a topic, if there is one.
-    fn partition(&self, topic: &str, index: i32) -> Option<PartitionRef>;
+pub trait Directory {
+    /// A partition of a topic, by the names that a client has sent.
+    ///
+    /// # Errors
+    ///
+    /// What to tell the client if there is none, or none is known yet.
+    fn partition(&self, topic: &str, index: i32) -> Result<PartitionRef<'_>, ErrorCode>;
 }
 
 /// A partition, as handlers see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PartitionRef {
+pub struct PartitionRef<'a> {
     /// The group that replicates it.
-    pub(crate) group: GroupId,
-    /// What its topic demands of batches.
-    pub(crate) rules: ProduceRules,
-}
-
-/// What a topic's configuration demands of produced batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ProduceRules {
-    /// `max.message.bytes`.
-    pub(crate) max_message_bytes: usize,
-    /// `message.timestamp.before.max.ms`: how far in the past a timestamp may lie.
-    pub(crate) timestamp_before_max_ms: i64,
-    /// `message.timestamp.after.max.ms`: how far in the future.
-    pub(crate) timestamp_after_max_ms: i64,
-    /// `message.timestamp.type=LogAppendTime`: producers' timestamps do not count.
-    pub(crate) log_append_time: bool,
+    pub group: GroupId,
+    /// Its topic's configs, which say what is demanded of batches.
+    pub configs: &'a TopicConfigs,
 }
 
 /// The answers of a request's parts, by place; complete when none is open.

@@ -1,8 +1,11 @@
 //! Kafka's requests, from whole frames to whole answers.
 //!
-//! [`connection`](self::connection) keeps the order, [`handler`](self::handler) is what every
-//! request on its way looks like, and a file each holds what a kind of request does.
+//! [`KafkaService`] is the service of a shard. [`connection`](self::connection) keeps the order,
+//! [`handler`](self::handler) is what every request on its way looks like, and a file each holds
+//! what a kind of request does. What concerns topics and nodes, not partitions, is [`Desk`]'s
+//! matter.
 
+mod cluster;
 mod connection;
 mod errors;
 mod fetch;
@@ -13,7 +16,8 @@ mod service;
 #[cfg(test)]
 mod tests;
 
-pub use connection::REQUESTS_IN_FLIGHT_MAX;
-pub(crate) use connection::RequestId;
-pub(crate) use handler::{Directory, PartitionRef, ProduceRules};
-pub(crate) use service::{Cluster, ClusterOutput, KafkaService};
+pub use cluster::{Desk, KafkaConfig};
+pub use connection::{REQUESTS_IN_FLIGHT_MAX, RequestId};
+pub use fetch::RESPONSE_BYTES_MAX;
+pub use handler::{Directory, PartitionRef};
+pub use service::{Cluster, ClusterOutput, KafkaService};

@@ -76,7 +76,7 @@ impl<Q: Question> Handler for QuestionHandler<Q> {
             let place = self.parts.add();
             self.indexes.push(index);
             let found = cx.directory.partition(topic, index);
-            match (found.ok_or(ErrorCode::UnknownTopicOrPartition), op) {
+            match (found, op) {
                 (Ok(found), Ok(op)) => cx.ask(place, found.group, op),
                 (Err(code), _) | (_, Err(code)) => {
                     self.parts.set(place, self.question.refused(index, code));

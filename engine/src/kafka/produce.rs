@@ -8,29 +8,37 @@ use highwater_protocol::{
     Acks, ErrorCode, ProducePartitionResponse, ProduceRequest, ProduceResponse,
     ProduceTopicResponse,
 };
-use highwater_record::{BatchLimits, Buffer, RecordBatch, SplitBatches, set_max_timestamp};
+use highwater_record::{
+    BatchLimits, Buffer, Compression, RecordBatch, SplitBatches, set_max_timestamp,
+};
 
 use super::errors::{code_of, code_of_batch, code_of_produced};
-use super::handler::{Context, Handler, Join, ProduceRules, Step};
+use super::handler::{Context, Handler, Join, Step};
+use crate::config::TopicConfigs;
 use crate::io::Now;
 use crate::ops::{Batch, Op, OpResult, Outcome, Produce};
 
 /// How long a produce waits for its quorum at most, whatever the client asks for.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
 
+/// The first version in which zstd may be used (KIP-110).
+const ZSTD_SINCE: i16 = 7;
+
 /// A Produce request on its way.
 #[derive(Debug)]
 pub(crate) struct ProduceHandler {
     request: ProduceRequest<Buffer>,
+    version: i16,
     parts: Join<ProducePartitionResponse>,
     /// The partition's index by place.
     indexes: Vec<i32>,
 }
 
 impl ProduceHandler {
-    pub(crate) fn new(request: ProduceRequest<Buffer>) -> Self {
+    pub(crate) fn new(request: ProduceRequest<Buffer>, version: i16) -> Self {
         Self {
             request,
+            version,
             parts: Join::default(),
             indexes: Vec::new(),
         }
@@ -58,7 +66,12 @@ impl ProduceHandler {
             })
             .into_iter();
         if self.request.acks == Acks::None {
-            return Step::Silent;
+            // As Kafka does: a client that wants no answers learns by the closed connection that
+            // it must look for the leader.
+            return match parts.all(|part| part.error.is_none()) {
+                true => Step::Silent,
+                false => Step::Close,
+            };
         }
         let topics = self
             .request
@@ -101,10 +114,11 @@ impl Handler for ProduceHandler {
                     None => cx
                         .directory
                         .partition(&topic.name, partition.index)
-                        .ok_or(Refused::new(ErrorCode::UnknownTopicOrPartition)),
+                        .map_err(Refused::new),
                 };
                 let checked = found.and_then(|partition| {
-                    check(records, &partition.rules, cx.now).map(|batch| (partition.group, batch))
+                    let batch = check(records, partition.configs, self.version, cx.now)?;
+                    Ok((partition.group, batch))
                 });
                 match checked {
                     Ok((group, batch)) => {
@@ -147,11 +161,20 @@ fn answer(index: i32, result: OpResult) -> ProducePartitionResponse {
             ..ProducePartitionResponse::refused(index, ErrorCode::None)
         },
         Ok(other) => unreachable!("a produce is answered by Produced, not {other:?}"),
-        Err(error) => Refused {
-            code: code_of(&error),
-            message: Some(error.to_string()),
+        Err(error) => {
+            let code = code_of(&error);
+            let refused = Refused::because(code, &error).response(index);
+            // With -1 Java's producer only repeats the request (TransactionManager::canRetry);
+            // with any offset it goes on under a new epoch.
+            let log_start_offset = match code {
+                ErrorCode::UnknownProducerId => 0,
+                _ => -1,
+            };
+            ProducePartitionResponse {
+                log_start_offset,
+                ..refused
+            }
         }
-        .response(index),
     }
 }
 
@@ -187,11 +210,16 @@ impl Refused {
 
 /// The one batch in a partition's records, if a client may send it (Kafka's rule since Produce
 /// version 3: exactly one).
-fn check(records: Option<Buffer>, rules: &ProduceRules, now: Now) -> Result<Batch, Refused> {
+fn check(
+    records: Option<Buffer>,
+    configs: &TopicConfigs,
+    version: i16,
+    now: Now,
+) -> Result<Batch, Refused> {
     let invalid = |message: &str| Refused::because(ErrorCode::InvalidRecord, &message);
     let bytes = records.ok_or_else(|| invalid("no records"))?;
     let limits = BatchLimits {
-        batch_bytes_max: rules.max_message_bytes,
+        batch_bytes_max: configs.max_message_bytes(),
         ..BatchLimits::default()
     };
     let batch = RecordBatch::parse(&bytes, &limits)
@@ -205,12 +233,22 @@ fn check(records: Option<Buffer>, rules: &ProduceRules, now: Now) -> Result<Batc
         .check_produced()
         .map_err(|error| Refused::because(code_of_produced(&error), &error))?;
     let header = *batch.header();
+    if header.is_transactional() {
+        let message = "there are no transactions yet";
+        return Err(Refused::because(ErrorCode::InvalidTxnState, &message));
+    }
+    if header.compression() == Compression::Zstd && version < ZSTD_SINCE {
+        let message = "zstd needs a newer version of Produce";
+        let code = ErrorCode::UnsupportedCompressionType;
+        return Err(Refused::because(code, &message));
+    }
     let truth = batch.records_max_timestamp();
-    if !rules.log_append_time {
-        check_timestamp(truth.unwrap_or(header.max_timestamp()), rules, now)?;
+    if !configs.log_append_time() {
+        check_timestamp(header.base_timestamp(), configs, now)?;
+        check_timestamp(truth.unwrap_or(header.max_timestamp()), configs, now)?;
     }
     match truth {
-        Some(truth) if truth != header.max_timestamp() && !rules.log_append_time => {
+        Some(truth) if truth != header.max_timestamp() && !configs.log_append_time() => {
             mend(&bytes, truth)
         }
         _ => Ok(Batch { bytes, header }),
@@ -228,21 +266,11 @@ fn mend(bytes: &Buffer, max_timestamp: i64) -> Result<Batch, Refused> {
     Ok(Batch { bytes, header })
 }
 
-fn check_timestamp(timestamp: i64, rules: &ProduceRules, now: Now) -> Result<(), Refused> {
-    // -1: the producer gave none.
-    if timestamp == -1 {
+fn check_timestamp(timestamp: i64, configs: &TopicConfigs, now: Now) -> Result<(), Refused> {
+    let now_ms = now.wall_ms;
+    if configs.timestamp_is_near(timestamp, now_ms) {
         return Ok(());
     }
-    let ahead = timestamp.saturating_sub(now.wall_ms);
-    let behind = now.wall_ms.saturating_sub(timestamp);
-    if ahead > rules.timestamp_after_max_ms || behind > rules.timestamp_before_max_ms {
-        return Err(Refused::because(
-            ErrorCode::InvalidTimestamp,
-            &format_args!(
-                "timestamp {timestamp} is too far from this server's {}",
-                now.wall_ms
-            ),
-        ));
-    }
-    Ok(())
+    let message = format_args!("timestamp {timestamp} is too far from this server's {now_ms}");
+    Err(Refused::because(ErrorCode::InvalidTimestamp, &message))
 }

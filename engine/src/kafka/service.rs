@@ -8,10 +8,14 @@ use highwater_consensus::{LogIndex, NodeId};
 use highwater_protocol::{
     ApiKey, ErrorCode, HeaderError, Request, RequestHeader, Response, api_versions_response,
     encode_unsupported_api_versions,
-    messages::{Coordinator, FindCoordinatorRequest, FindCoordinatorResponse, StrBytes},
+    messages::{
+        ApiVersionsRequest, ApiVersionsResponse, Coordinator, FindCoordinatorRequest,
+        FindCoordinatorResponse, StrBytes,
+    },
 };
 use highwater_record::Buffer;
 
+use super::cluster::Desk;
 use super::connection::{Connection, Outgoing, RequestId};
 use super::fetch::FetchHandler;
 use super::handler::{Asked, Context, Directory, Handler, Step};
@@ -25,7 +29,7 @@ use crate::service::{Service, ServiceAddress, ServiceOutput};
 ///
 /// It shares the shard's [`OpQueue`]; [`handle_done`](Cluster::handle_done) tells it only of
 /// operations that it has asked itself.
-pub(crate) trait Cluster: Directory {
+pub trait Cluster: Directory {
     /// See [`Service::handle_start`].
     fn handle_start(&mut self, now: Now, ops: &mut OpQueue);
 
@@ -86,7 +90,7 @@ pub(crate) trait Cluster: Directory {
 
 /// What the cluster's side wants done.
 #[derive(Debug)]
-pub(crate) enum ClusterOutput {
+pub enum ClusterOutput {
     /// A request is answered.
     Answer(RequestId, Response),
     /// See [`ServiceOutput::Message`].
@@ -104,7 +108,7 @@ pub(crate) enum ClusterOutput {
 }
 
 /// Serves Kafka's clients on one shard.
-pub(crate) struct KafkaService<C> {
+pub struct KafkaService<C = Desk> {
     cluster: C,
     connections: BTreeMap<ConnId, Connection>,
     running: BTreeMap<RequestId, Running>,
@@ -147,7 +151,9 @@ enum Route {
 /// Every kind of request has its rule here: a new one does not compile without.
 fn route(version: i16, request: Request<Buffer>) -> Route {
     match request {
-        Request::Produce(request) => Route::Handler(Box::new(ProduceHandler::new(request))),
+        Request::Produce(request) => {
+            Route::Handler(Box::new(ProduceHandler::new(request, version)))
+        }
         Request::Fetch(request) => Route::Handler(Box::new(FetchHandler::new(request))),
         Request::ListOffsets(request) => {
             let question = ListOffsets { request, version };
@@ -156,7 +162,7 @@ fn route(version: i16, request: Request<Buffer>) -> Route {
         Request::OffsetForLeaderEpoch(request) => {
             Route::Handler(Box::new(QuestionHandler::new(EpochEnds { request })))
         }
-        Request::ApiVersions(_) => Route::Answer(api_versions_response().into()),
+        Request::ApiVersions(request) => Route::Answer(api_versions(version, &request)),
         Request::FindCoordinator(request) => Route::Answer(no_coordinator(version, &request)),
         request @ (Request::Metadata(_)
         | Request::CreateTopics(_)
@@ -168,12 +174,39 @@ fn route(version: i16, request: Request<Buffer>) -> Route {
     }
 }
 
+/// What is spoken here, unless the client does not name its software as it must (KIP-511).
+fn api_versions(version: i16, request: &ApiVersionsRequest) -> Response {
+    /// From this version on clients name their software.
+    const NAMED_SINCE: i16 = 3;
+    let named = |name: &str| {
+        let letter = |c: char| c.is_ascii_alphanumeric();
+        name.starts_with(letter)
+            && name.ends_with(letter)
+            && name.chars().all(|c| letter(c) || c == '-' || c == '.')
+    };
+    let names = [
+        &request.client_software_name,
+        &request.client_software_version,
+    ];
+    if version >= NAMED_SINCE && !names.iter().all(|name| named(name)) {
+        let code = ErrorCode::InvalidRequest.code();
+        return ApiVersionsResponse::default().with_error_code(code).into();
+    }
+    api_versions_response().into()
+}
+
 /// Groups do not exist yet. The request is known all the same, because librdkafka 2.0 takes it
-/// as the sign that LZ4 is understood (KAFKA.md, rule 7).
+/// as the sign that LZ4 is understood (KAFKA.md, rule 7). Nor do transactions: who asks for their
+/// coordinator is refused for good, or it would go on asking until its time is up.
 fn no_coordinator(version: i16, request: &FindCoordinatorRequest) -> Response {
     /// From this version on several keys are asked at once (KIP-699).
     const BATCHED_SINCE: i16 = 4;
-    let code = ErrorCode::CoordinatorNotAvailable.code();
+    /// Kafka's number for coordinators of transactions.
+    const TRANSACTION: i8 = 1;
+    let code = match request.key_type {
+        TRANSACTION => ErrorCode::TransactionalIdAuthorizationFailed.code(),
+        _ => ErrorCode::CoordinatorNotAvailable.code(),
+    };
     if version < BATCHED_SINCE {
         return FindCoordinatorResponse::default()
             .with_error_code(code)
@@ -196,7 +229,8 @@ fn no_coordinator(version: i16, request: &FindCoordinatorRequest) -> Response {
 
 impl<C: Cluster> KafkaService<C> {
     /// A service without connections.
-    pub(crate) fn new(cluster: C) -> Self {
+    #[must_use]
+    pub fn new(cluster: C) -> Self {
         Self {
             cluster,
             connections: BTreeMap::new(),
@@ -206,6 +240,18 @@ impl<C: Cluster> KafkaService<C> {
             requests: 0,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Who knows the cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &C {
+        &self.cluster
+    }
+
+    /// How many requests are on their way.
+    #[must_use]
+    pub fn requests_running(&self) -> usize {
+        self.running.len()
     }
 
     /// Takes the next request of a connection in, if the connection still takes any.
@@ -291,6 +337,11 @@ impl<C: Cluster> KafkaService<C> {
             }
             Step::Answer(response) => self.finish(id, Some(&response), ops),
             Step::Silent => self.finish(id, None, ops),
+            Step::Close => {
+                let conn = running.conn;
+                self.finish(id, None, ops);
+                self.close(conn);
+            }
         }
     }
 

@@ -16,6 +16,7 @@ use highwater_protocol::{
 use highwater_record::{Buffer, Compression, LeaderEpoch, Offset, RecordBatch, RecordBatchBuilder};
 
 use super::*;
+use crate::config::{ConfigChange, TopicConfigs};
 use crate::io::{ConnId, LeaderHint, Now};
 use crate::ops::{
     Asked, Fetched, GroupId, Op, OpError, OpId, OpQueue, OpResult, Outcome, ReadFrom,
@@ -28,20 +29,21 @@ const WALL_MS: i64 = 1_700_000_000_000;
 /// A cluster with the topic `flights` of some partitions, partition p being group p + 1.
 struct Topics {
     partitions: i32,
+    configs: TopicConfigs,
     metadata_asked: Vec<RequestId>,
 }
 
 impl Directory for Topics {
-    fn partition(&self, topic: &str, index: i32) -> Option<PartitionRef> {
+    fn partition(&self, topic: &str, index: i32) -> Result<PartitionRef<'_>, ErrorCode> {
         let known = topic == "flights" && (0..self.partitions).contains(&index);
-        let rules = ProduceRules {
-            max_message_bytes: 1 << 16,
-            timestamp_before_max_ms: i64::MAX,
-            timestamp_after_max_ms: 3_600_000,
-            log_append_time: false,
-        };
-        let group = GroupId(u64::try_from(index + 1).ok()?);
-        known.then_some(PartitionRef { group, rules })
+        let group = u64::try_from(index + 1).map(GroupId);
+        match group {
+            Ok(group) if known => Ok(PartitionRef {
+                group,
+                configs: &self.configs,
+            }),
+            _ => Err(ErrorCode::UnknownTopicOrPartition),
+        }
     }
 }
 
@@ -92,9 +94,13 @@ struct Bench {
 
 impl Bench {
     fn new(partitions: i32) -> Self {
+        let mut configs = TopicConfigs::default();
+        let size = ConfigChange::Set("65536");
+        configs.change("max.message.bytes", size, 1).unwrap();
         Self {
             service: KafkaService::new(Topics {
                 partitions,
+                configs,
                 metadata_asked: Vec::new(),
             }),
             ops: OpQueue::new(),
@@ -398,11 +404,20 @@ fn a_poll_ends_empty_when_its_time_is_over() {
 fn the_first_batch_always_goes_the_others_only_if_they_fit() {
     let mut bench = Bench::new(3);
     bench.send(&fetch(0, 10, &[0, 0, 0]), 12, 1);
-    let asked = bench.asked();
-    assert_eq!(asked.len(), 3);
-    bench.answer(asked[0].0, fetched(&[], 0));
-    bench.answer(asked[1].0, fetched(&[b"twelve bytes", b"x"], 2));
-    bench.answer(asked[2].0, fetched(&[b"y"], 1));
+    // Each may bring all that fits, so they are read one after the other.
+    let results = [
+        (fetched(&[], 0), 10, true),
+        (fetched(&[b"twelve bytes", b"x"], 2), 10, true),
+        (fetched(&[b"y"], 1), 0, false),
+    ];
+    for (result, room, must) in results {
+        let asked = bench.asked();
+        let [(id, _, Op::Fetch(op))] = &asked[..] else {
+            panic!("{asked:?}");
+        };
+        assert_eq!((op.max_bytes, op.must_progress), (room, must));
+        bench.answer(*id, result);
+    }
     let answer = bench.expect::<FetchRequest>(12);
     let parts = &answer.topics[0].partitions;
     let bytes: Vec<usize> = parts
@@ -415,7 +430,7 @@ fn the_first_batch_always_goes_the_others_only_if_they_fit() {
 #[test]
 fn an_error_ends_a_poll_at_once() {
     let mut bench = Bench::new(2);
-    bench.send(&fetch(500, 1 << 20, &[5, 5]), 12, 1);
+    bench.send(&fetch(500, 2 << 20, &[5, 5]), 12, 1);
     let asked = bench.asked();
     bench.answer(asked[0].0, fetched(&[], 5));
     let epoch = LeaderEpoch::new(3).unwrap();
@@ -563,4 +578,117 @@ fn a_client_that_leaves_takes_its_questions_along() {
     let cancelled = bench.ops.take();
     assert!(matches!(cancelled, Some(Asked::Cancel { id: i, group: g }) if (i, g) == (id, group)));
     assert_eq!(bench.service.next_timeout(), None);
+}
+
+#[test]
+fn watches_that_fail_together_are_each_looked_into() {
+    let mut bench = Bench::new(2);
+    bench.send(&fetch(500, 2 << 20, &[5, 5]), 12, 1);
+    for (id, ..) in bench.asked() {
+        bench.answer(id, fetched(&[], 5));
+    }
+    let epoch = LeaderEpoch::new(3).unwrap();
+    let not_leader = || OpError::NotLeader {
+        leader: None,
+        epoch,
+    };
+    let watches = bench.asked();
+    assert_eq!(watches.len(), 2);
+    for (id, ..) in watches {
+        bench.answer(id, Err(not_leader()));
+    }
+    for (id, _, op) in bench.asked() {
+        assert!(matches!(op, Op::Fetch(_)));
+        bench.answer(id, Err(not_leader()));
+    }
+    let answer = bench.expect::<FetchRequest>(12);
+    let codes: Vec<_> = answer.topics[0]
+        .partitions
+        .iter()
+        .map(|p| p.error)
+        .collect();
+    assert_eq!(codes, [ErrorCode::NotLeaderOrFollower; 2]);
+}
+
+#[test]
+fn only_what_has_moved_is_read_again() {
+    let mut bench = Bench::new(2);
+    bench.send(&fetch(500, 2 << 20, &[5, 5]), 12, 1);
+    for (id, ..) in bench.asked() {
+        bench.answer(id, fetched(&[], 5));
+    }
+    let watches = bench.asked();
+    bench.answer(watches[1].0, Ok(Outcome::Moved));
+    let asked = bench.asked();
+    let [(id, group, Op::Fetch(_))] = &asked[..] else {
+        panic!("{asked:?}");
+    };
+    assert_eq!(*group, GroupId(2));
+    bench.answer(*id, fetched(&[b"batch"], 6));
+    let answer = bench.expect::<FetchRequest>(12);
+    let parts = &answer.topics[0].partitions;
+    assert_eq!(parts[0].records.as_ref().map_or(0, Bytes::len), 0);
+    assert_eq!(parts[1].records.as_deref(), Some(&b"batch"[..]));
+}
+
+#[test]
+fn a_request_for_very_many_partitions_is_answered_in_time() {
+    let mut bench = Bench::new(1);
+    // As many as a request may name; quadratic work would take minutes.
+    let offsets = vec![0; 60_000];
+    bench.send(&fetch(0, 1 << 20, &offsets), 12, 1);
+    let (id, ..) = bench.asked().remove(0);
+    bench.answer(id, fetched(&[], 0));
+    let answer = bench.expect::<FetchRequest>(12);
+    assert_eq!(answer.topics[0].partitions.len(), offsets.len());
+}
+
+#[test]
+fn a_silent_produce_that_fails_closes_the_connection() {
+    let mut bench = Bench::new(1);
+    bench.send(&produce(Acks::None, &[(7, batch(WALL_MS))]), 9, 1);
+    let outputs: Vec<_> = std::iter::from_fn(|| bench.service.poll_output()).collect();
+    assert!(matches!(outputs.last(), Some(ServiceOutput::Close { .. })));
+}
+
+#[test]
+fn batches_of_transactions_and_early_zstd_are_refused() {
+    let mut builder = RecordBatchBuilder::new(Compression::None, 1 << 20);
+    builder.append(WALL_MS, None, None, &[]).unwrap();
+    builder.set_producer(highwater_record::ProducerStamp {
+        producer_id: 1,
+        producer_epoch: 0,
+        base_sequence: 0,
+    });
+    builder.set_transactional(true);
+    let transactional = Bytes::from(builder.seal().unwrap());
+    let mut builder = RecordBatchBuilder::new(Compression::Zstd, 1 << 20);
+    builder.append(WALL_MS, None, Some(&[7; 500]), &[]).unwrap();
+    let zstd = Bytes::from(builder.seal().unwrap());
+    let cases = [
+        (9, &transactional, ErrorCode::InvalidTxnState),
+        (6, &zstd, ErrorCode::UnsupportedCompressionType),
+    ];
+    for (version, records, code) in cases {
+        let mut bench = Bench::new(1);
+        bench.send(&produce(Acks::All, &[(0, records.clone())]), version, 1);
+        assert!(bench.asked().is_empty());
+        assert_eq!(produce_codes(&mut bench, version), [(0, code, -1)]);
+    }
+    let mut bench = Bench::new(1);
+    bench.send(&produce(Acks::All, &[(0, zstd)]), 7, 1);
+    assert_eq!(bench.asked().len(), 1);
+}
+
+#[test]
+fn a_producer_that_is_not_known_is_told_an_offset() {
+    let mut bench = Bench::new(1);
+    bench.send(&produce(Acks::All, &[(0, batch(WALL_MS))]), 9, 1);
+    let (id, ..) = bench.asked().remove(0);
+    let unknown = crate::ProducerError::UnknownProducer { id: 9 };
+    bench.answer(id, Err(OpError::Producer(unknown)));
+    let answer = bench.expect::<ProduceRequest<Bytes>>(9);
+    let part = &answer.topics[0].partitions[0];
+    assert_eq!(part.error, ErrorCode::UnknownProducerId);
+    assert_eq!(part.log_start_offset, 0, "Java's producer hangs on -1");
 }

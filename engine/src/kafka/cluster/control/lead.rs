@@ -1,0 +1,248 @@
+//! Deciding, where the controller's leader is: one command after the other is held against the
+//! state, proposed, and answered once its record is applied here.
+//!
+//! Nothing here asks whether this node leads. Group 0 does: it refuses a proposal elsewhere, and
+//! a record that was decided upon an old state is void.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use highwater_consensus::{LogIndex, NodeId};
+use highwater_record::Buffer;
+
+use super::super::admin::AdminRequest;
+use super::message::{Outcome, What};
+use super::{AskId, Follower};
+use crate::codec::Put;
+use crate::controller::{Answer, ClusterDefaults, Command, Controller};
+use crate::ops::{self, CONTROLLER, Op, OpError, OpId, OpQueue, OpResult};
+use crate::service::ServiceAddress;
+
+/// How many commands wait at most; further ones are told to come back.
+const WAITING_MAX: usize = 256;
+
+/// How often a command is decided again because another was faster.
+const DECISIONS_MAX: u32 = 16;
+
+/// How long a command waits in the queue at most: whoever asked has given up by then.
+const WAITING_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Who is to get the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kafka::cluster) enum Origin {
+    /// This service.
+    Local(AskId),
+    /// Another, and its name for the question.
+    Remote(ServiceAddress, u64),
+}
+
+/// A command and how to answer it.
+#[derive(Debug)]
+struct Task {
+    origin: Origin,
+    asked_at: Duration,
+    what: Work,
+}
+
+#[derive(Debug)]
+enum Work {
+    Admin(Box<AdminRequest>),
+    Other(Command),
+}
+
+#[derive(Debug)]
+struct Active {
+    task: Task,
+    answer: Answer,
+    decisions: u32,
+    phase: Phase,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Proposing(OpId),
+    Applying(LogIndex),
+}
+
+/// The commands that wait here, and the one that is being carried out.
+#[derive(Debug)]
+pub(in crate::kafka::cluster) struct Lead {
+    defaults: ClusterDefaults,
+    random: fastrand::Rng,
+    waiting: VecDeque<Task>,
+    active: Option<Active>,
+    answers: VecDeque<(Origin, Outcome)>,
+}
+
+impl Lead {
+    pub(in crate::kafka::cluster) fn new(defaults: ClusterDefaults, random: fastrand::Rng) -> Lead {
+        Lead {
+            defaults,
+            random,
+            waiting: VecDeque::new(),
+            active: None,
+            answers: VecDeque::new(),
+        }
+    }
+
+    /// Takes a command in; [`step`](Lead::step) goes on with it.
+    pub(in crate::kafka::cluster) fn ask(
+        &mut self,
+        now: Duration,
+        origin: Origin,
+        from: NodeId,
+        what: What,
+    ) {
+        if self.waiting.len() == WAITING_MAX {
+            self.answers.push_back((origin, Outcome::Busy));
+            return;
+        }
+        let what = match what {
+            What::Request(frame) => match AdminRequest::decode(&frame) {
+                Ok(request) => Work::Admin(Box::new(request)),
+                Err(error) => {
+                    // The asking node has decoded it before, so it knows more than this one.
+                    tracing::warn!(%from, %error, "a forwarded request cannot be read");
+                    self.answers.push_back((origin, Outcome::Unknown));
+                    return;
+                }
+            },
+            What::ProducerIds => Work::Other(Command::ProducerIds { node: from }),
+            What::Register(node) => Work::Other(Command::Register(node)),
+        };
+        self.waiting.push_back(Task {
+            origin,
+            asked_at: now,
+            what,
+        });
+    }
+
+    /// Whether this operation is the proposal under way; [`handle_done`](Lead::handle_done)
+    /// wants its result then.
+    pub(in crate::kafka::cluster) fn has_asked(&self, id: OpId) -> bool {
+        let active = self.active.as_ref();
+        active.is_some_and(|active| active.phase == Phase::Proposing(id))
+    }
+
+    /// The proposal is answered; [`step`](Lead::step) goes on.
+    pub(in crate::kafka::cluster) fn handle_done(&mut self, result: OpResult) {
+        let mut active = self.active.take().expect("a proposal was under way");
+        let outcome = match result {
+            Ok(ops::Outcome::Proposed { index }) => {
+                active.phase = Phase::Applying(index);
+                self.active = Some(active);
+                return;
+            }
+            Ok(other) => unreachable!("{other:?} answers no proposal"),
+            Err(OpError::NotLeader { .. } | OpError::UnknownGroup) => Outcome::NotController,
+            Err(OpError::Busy(_) | OpError::TooLarge { .. } | OpError::Storage(_)) => Outcome::Busy,
+            Err(_) => Outcome::Unknown,
+        };
+        if outcome == Outcome::NotController {
+            // The others would hear the same.
+            for task in self.waiting.drain(..) {
+                self.answers
+                    .push_back((task.origin, Outcome::NotController));
+            }
+        }
+        self.answers.push_back((active.task.origin, outcome));
+    }
+
+    /// Goes on as far as possible: after commands came, an answer came, or the state advanced.
+    pub(in crate::kafka::cluster) fn step(
+        &mut self,
+        now: Duration,
+        state: &Controller,
+        follower: &Follower,
+        ops: &mut OpQueue,
+    ) {
+        loop {
+            if let Some(active) = self.active.take() {
+                let Phase::Applying(index) = active.phase else {
+                    self.active = Some(active);
+                    return;
+                };
+                if state.applied() < index {
+                    self.active = Some(active);
+                    return;
+                }
+                self.applied(active, index, state, follower, ops);
+            } else if let Some(task) = self.waiting.pop_front() {
+                if now.saturating_sub(task.asked_at) < WAITING_TIME_MAX {
+                    self.decide(task, 1, state, ops);
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// The next answer to be given.
+    pub(in crate::kafka::cluster) fn poll_answer(&mut self) -> Option<(Origin, Outcome)> {
+        self.answers.pop_front()
+    }
+
+    fn decide(&mut self, task: Task, decisions: u32, state: &Controller, ops: &mut OpQueue) {
+        let command = match &task.what {
+            Work::Admin(request) => &request.command(),
+            Work::Other(command) => command,
+        };
+        let decision = state.decide(command, &self.defaults, &mut self.random);
+        let Some(record) = decision.record else {
+            self.answer(&task, &decision.answer, state.applied());
+            return;
+        };
+        let body = Buffer::from(record.encode());
+        let proposed = ops.submit(CONTROLLER, Op::Propose { body });
+        self.active = Some(Active {
+            task,
+            answer: decision.answer,
+            decisions,
+            phase: Phase::Proposing(proposed),
+        });
+    }
+
+    fn applied(
+        &mut self,
+        active: Active,
+        index: LogIndex,
+        state: &Controller,
+        follower: &Follower,
+        ops: &mut OpQueue,
+    ) {
+        match follower.outcome_of(index) {
+            Some(true) => self.answer(&active.task, &active.answer, index),
+            Some(false) if active.decisions < DECISIONS_MAX => {
+                self.decide(active.task, active.decisions + 1, state, ops);
+            }
+            Some(false) => self.answers.push_back((active.task.origin, Outcome::Busy)),
+            // Another record followed within the same read, or a restored state holds it: what
+            // came of it is not known any more.
+            None if state.last_record() == index => {
+                self.answer(&active.task, &active.answer, index);
+            }
+            None => self
+                .answers
+                .push_back((active.task.origin, Outcome::Unknown)),
+        }
+    }
+
+    fn answer(&mut self, task: &Task, answer: &Answer, index: LogIndex) {
+        let payload = match (&task.what, answer) {
+            (Work::Admin(request), answer) => request.answer(answer),
+            (Work::Other(_), Answer::ProducerIds { first, count }) => {
+                let mut bytes = Vec::new();
+                bytes.put_i64(*first);
+                bytes.put_u32(*count);
+                Buffer::from(bytes)
+            }
+            (Work::Other(_), Answer::Registered(Ok(()))) => Buffer::default(),
+            (Work::Other(_), Answer::Registered(Err(refusal))) => {
+                Buffer::from(refusal.message.clone().into_bytes())
+            }
+            (Work::Other(command), answer) => unreachable!("{answer:?} answers no {command:?}"),
+        };
+        self.answers
+            .push_back((task.origin, Outcome::Done { index, payload }));
+    }
+}

@@ -206,7 +206,7 @@ impl Group {
     /// The oldest write of the log that is not durable.
     fn log_front(&self) -> Option<WriteId> {
         let in_flight = self.in_flight.as_ref().map(|write| write.first_write);
-        in_flight.or_else(|| self.staged.front().map(Staged::write))
+        in_flight.or_else(|| self.staged.front().map(Staged::first_write))
     }
 
     /// The highest write that is newly persisted.

@@ -40,7 +40,9 @@ pub(crate) struct Segment {
     /// Behind the last byte that was ever written into it.
     pub(crate) written_end: u64,
     pub(crate) state: SegmentState,
-    /// Open for reading (and while it is not sealed, for writing).
+    /// Whether it is protected from being written.
+    pub(crate) protected: bool,
+    /// Open for reading, and for writing unless it is protected.
     pub(crate) file: Option<FileId>,
     /// Mapped, if it is sealed and was read.
     pub(crate) mapping: Option<Arc<dyn Mapping>>,

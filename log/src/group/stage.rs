@@ -31,6 +31,15 @@ pub(crate) enum Staged {
 }
 
 impl Staged {
+    /// The oldest write that is not durable before this is.
+    pub(crate) const fn first_write(&self) -> WriteId {
+        match self {
+            Staged::Begin(plan) => plan.first_write,
+            Staged::Entry { write, .. } => *write,
+        }
+    }
+
+    /// The write that it came with.
     pub(crate) const fn write(&self) -> WriteId {
         match self {
             Staged::Begin(plan) => plan.write,
@@ -43,9 +52,23 @@ impl Staged {
 #[derive(Debug)]
 pub(crate) struct BeginPlan {
     pub(crate) write: WriteId,
+    /// The oldest write that it stands for: it may have taken the place of another `begin` that
+    /// was never written.
+    pub(crate) first_write: WriteId,
     pub(crate) begin: Begin,
     /// Files that hold nothing of the log once it is durable.
     pub(crate) hides: Vec<Sequence>,
+}
+
+/// What was taken back before it was written.
+#[derive(Debug, Default)]
+struct Unstaged {
+    /// The oldest write among it: persisted only with what takes its place.
+    first_write: Option<WriteId>,
+    /// Whether a `begin` was among it.
+    begin: bool,
+    /// What that was to hide.
+    hides: Vec<Sequence>,
 }
 
 /// What a group has for the disk.
@@ -228,18 +251,21 @@ impl Group {
             .position_before(first)
             .ok_or(CutError::Unknown { first })?;
         self.writes.push(write);
-        let mut hides = self.unstage_from(first);
+        let replaced = self.unstage_from(first);
         if first <= self.submitted.before.index {
+            let first_write = replaced.first_write.unwrap_or(write);
+            let mut hides = replaced.hides;
             hides.extend(self.hide_behind(&before));
             let begin = self.begin_at(before, Reason::Cut);
             self.staged.push_back(Staged::Begin(BeginPlan {
                 write,
+                first_write,
                 begin,
                 hides,
             }));
             self.submitted = before;
         } else {
-            assert!(hides.is_empty(), "what was never written hides nothing");
+            assert!(!replaced.begin, "what was never written needs no cut");
         }
         self.forget_from(first, &before);
         Ok(())
@@ -253,7 +279,9 @@ impl Group {
         }
         check_base(&base)?;
         self.writes.push(write);
-        let mut hides = self.unstage_from(LogIndex::ZERO);
+        let replaced = self.unstage_from(LogIndex::ZERO);
+        let first_write = replaced.first_write.unwrap_or(write);
+        let mut hides = replaced.hides;
         hides.extend(self.leave_segments(0));
         if let Some(in_flight) = &mut self.in_flight {
             in_flight.through = None;
@@ -281,6 +309,7 @@ impl Group {
         };
         self.staged.push_back(Staged::Begin(BeginPlan {
             write,
+            first_write,
             begin,
             hides,
         }));
@@ -294,9 +323,9 @@ impl Group {
         self.marks.at(first.before())
     }
 
-    /// Takes back what is staged from `first` on. Gives what `begin`s among it were to hide.
-    fn unstage_from(&mut self, first: LogIndex) -> Vec<Sequence> {
-        let mut hides = Vec::new();
+    /// Takes back what is staged from `first` on.
+    fn unstage_from(&mut self, first: LogIndex) -> Unstaged {
+        let mut unstaged = Unstaged::default();
         while let Some(last) = self.staged.back() {
             let goes = match last {
                 Staged::Entry { header, .. } => header.index >= first,
@@ -305,13 +334,17 @@ impl Group {
             if !goes {
                 break;
             }
+            unstaged.first_write = Some(last.first_write());
             match self.staged.pop_back() {
-                Some(Staged::Begin(plan)) => hides.extend(plan.hides),
+                Some(Staged::Begin(plan)) => {
+                    unstaged.begin = true;
+                    unstaged.hides.extend(plan.hides);
+                }
                 Some(Staged::Entry { body, .. }) => self.unsynced_bytes -= body.len(),
                 None => {}
             }
         }
-        hides
+        unstaged
     }
 
     /// Hides entries behind `end` in the files. Gives those that hold nothing then.
@@ -517,7 +550,7 @@ impl Group {
                     self.staged
                         .front()
                         .expect("there is something to write")
-                        .write()
+                        .first_write()
                 },
                 |plan| plan.write,
             ),
@@ -558,6 +591,7 @@ impl Group {
         let mut plan = match reason {
             Some(reason) => BeginPlan {
                 write,
+                first_write: write,
                 begin: self.begin_at(self.submitted, reason),
                 hides: Vec::new(),
             },
@@ -604,6 +638,7 @@ impl Group {
             points: Points::new(identity.size),
             written_end: first_frame,
             state: SegmentState::Active,
+            protected: false,
             file: Some(prepared.file),
             mapping: None,
             last_read: 0,

@@ -14,7 +14,7 @@ use crate::group::Group;
 use crate::group::epochs::Epochs;
 use crate::group::marks::Marks;
 use crate::group::segment::{Segment, SegmentState};
-use crate::ids::{EntryId, GroupId, LogIndex, Sequence};
+use crate::ids::{EntryId, GroupId, LogIndex, Sequence, Term};
 use crate::storage::Storage;
 
 /// A group as it was recovered.
@@ -88,10 +88,10 @@ pub(crate) fn build_group(image: &GroupImage, record: GroupRecord) -> Group {
             group.start = start;
         }
         take_base_state(&mut group, lowest);
+        group.epochs = initial_epochs(lowest, &group.start);
     }
     group.marks = Marks::new(group.start);
     group.end = group.start;
-    group.epochs = Epochs::new(initial_epochs(&visible));
     if !whole {
         for (file, first, last) in visible {
             take_file(&mut group, file, first, last.min(image.verdict.last));
@@ -144,20 +144,21 @@ fn take_base_state(group: &mut Group, lowest: &FileImage) {
     }
 }
 
-/// The epoch history before the files that are read frame by frame: the highest footer's, else
-/// the lowest file's base's.
-fn initial_epochs(visible: &[(&FileImage, LogIndex, LogIndex)]) -> Vec<Epoch> {
-    let footers = visible.iter().rev();
-    let highest = footers
-        .map(|(file, ..)| *file)
-        .find_map(|file| match &file.body {
-            Body::Sealed(footer) => Some(footer.epochs.clone()),
-            Body::Unread | Body::Scanned(_) => None,
-        });
-    highest.unwrap_or_else(|| {
-        let lowest = visible.first().and_then(|(file, ..)| file.begin.as_ref());
-        lowest.map_or_else(Vec::new, |begin| begin.epochs.clone())
-    })
+/// The epoch history before the lowest file's entries: its base's; else, if nothing is known but
+/// the entry before them, that one's term.
+fn initial_epochs(lowest: &FileImage, start: &Position) -> Epochs {
+    let stated = lowest.begin.as_ref().map(|begin| begin.epochs.clone());
+    let stated = stated.filter(|epochs| !epochs.is_empty());
+    let known = stated.unwrap_or_else(|| match &lowest.body {
+        Body::Sealed(footer) => footer.epochs.clone(),
+        Body::Unread | Body::Scanned(_) => Vec::new(),
+    });
+    let mut epochs = Epochs::new(known);
+    if start.before.term > Term(0) && epochs.term_at(start.before.index).is_none() {
+        epochs = Epochs::default();
+        epochs.push(start.before, start.offset);
+    }
+    epochs
 }
 
 /// Takes a file's entries from `first` through `last` into the log.
@@ -181,6 +182,7 @@ fn take_file(group: &mut Group, file: &FileImage, first: LogIndex, last: LogInde
         points: file.points(),
         written_end: 0,
         state: SegmentState::Closed,
+        protected: file.read_only,
         file: None,
         mapping: None,
         last_read: 0,
@@ -194,6 +196,13 @@ fn take_file(group: &mut Group, file: &FileImage, first: LogIndex, last: LogInde
             segment.end = footer.end;
             segment.written_end = footer.data_end;
             group.end = footer.end;
+            for epoch in &footer.epochs {
+                let id = EntryId {
+                    index: epoch.first_index,
+                    term: epoch.term,
+                };
+                group.epochs.push(id, epoch.first_offset);
+            }
             group.marks = Marks::new(footer.end);
             group.commit = group.commit.max(footer.end.before.index);
             let start = footer.log_start_offset;

@@ -145,6 +145,8 @@ impl<S: Storage> Store<S> {
         segment.last_read = clock;
         let mapped = map_sealed && segment.state == SegmentState::Sealed;
         let (mapping, file) = (segment.mapping.clone(), segment.file);
+        // Whoever seals it later writes by the same id.
+        let write = !segment.protected;
         let path = paths::segment(group, segment.sequence);
         let op = match (mapped, mapping, file) {
             (true, Some(mapping), _) => populate(&mut job, mapping),
@@ -155,7 +157,7 @@ impl<S: Storage> Store<S> {
             (false, _, Some(file)) => self.read_op(&mut job, file),
             (false, _, None) => {
                 job.source = SourceState::Opening;
-                Op::Open { path, write: false }
+                Op::Open { path, write }
             }
         };
         self.jobs.insert(id, job);

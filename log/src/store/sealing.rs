@@ -36,6 +36,8 @@ pub(super) struct SealJob {
 /// What is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    /// Its footer was bad: it is taken back among the files that are written.
+    Unprotecting,
     Opening,
     Reading,
     Growing,
@@ -71,16 +73,18 @@ impl<S: Storage> Store<S> {
             return;
         }
         let job = new_job(segment, state.to_seal[0].1.clone(), self.align);
-        let file = segment.file;
+        let (file, protected) = (segment.file, segment.protected);
         state.to_seal.pop_front();
         state.sealing = true;
         self.seals.insert(group, job);
+        let path = paths::segment(group, sequence);
         match file {
-            Some(file) => self.seal_reads(group, file),
-            None => {
-                let path = paths::segment(group, sequence);
-                self.submit(Action::Seal(group), Op::Open { path, write: true });
+            _ if protected => {
+                let read_only = false;
+                self.submit(Action::Seal(group), Op::Protect { path, read_only });
             }
+            Some(file) => self.seal_reads(group, file),
+            None => self.submit(Action::Seal(group), Op::Open { path, write: true }),
         }
     }
 
@@ -95,15 +99,11 @@ impl<S: Storage> Store<S> {
             Err(error) => return self.seal_refused(group, job.phase, error),
         };
         let sequence = job.sequence;
+        if job.phase == Phase::Unprotecting {
+            return self.seal_opens(group, sequence);
+        }
         if let (Phase::Opening, Output::Opened { file, .. }) = (job.phase, &output) {
-            match self
-                .groups
-                .get_mut(&group)
-                .and_then(|state| state.segment_mut(sequence))
-            {
-                Some(segment) => segment.file = Some(*file),
-                None => self.close(*file),
-            }
+            self.seal_keeps_open(group, sequence, *file);
         }
         let file = self
             .groups
@@ -116,10 +116,31 @@ impl<S: Storage> Store<S> {
         self.seal_step(group, file, output);
     }
 
+    fn seal_opens(&mut self, group: GroupId, sequence: Sequence) {
+        let job = self.seals.get_mut(&group).expect("the caller looked it up");
+        job.phase = Phase::Opening;
+        let path = paths::segment(group, sequence);
+        self.submit(Action::Seal(group), Op::Open { path, write: true });
+    }
+
+    fn seal_keeps_open(&mut self, group: GroupId, sequence: Sequence, file: FileId) {
+        let state = self.groups.get_mut(&group);
+        let surplus = match state.and_then(|state| state.segment_mut(sequence)) {
+            Some(segment) => {
+                segment.protected = false;
+                segment.file.replace(file)
+            }
+            None => Some(file),
+        };
+        if let Some(surplus) = surplus {
+            self.close(surplus);
+        }
+    }
+
     fn seal_step(&mut self, group: GroupId, file: FileId, output: Output) {
         let job = self.seals.get_mut(&group).expect("the caller looked it up");
         match job.phase {
-            Phase::Opening => self.seal_reads(group, file),
+            Phase::Unprotecting | Phase::Opening => self.seal_reads(group, file),
             Phase::Reading => {
                 let Output::Read(bytes) = output else {
                     unreachable!("a read answered {output:?}");
@@ -238,6 +259,7 @@ impl<S: Storage> Store<S> {
             .segment_mut(sequence)
             .expect("the caller looked it up");
         segment.state = SegmentState::Sealed;
+        segment.protected = true;
         segment.snapshot_at = (at > LogIndex::ZERO).then_some(at);
         segment.file = None;
         self.close(file);
@@ -277,7 +299,11 @@ fn new_job(segment: &Segment, snapshot: Snapshot, align: usize) -> SealJob {
     SealJob {
         sequence: segment.sequence,
         snapshot,
-        phase: Phase::Opening,
+        phase: if segment.protected {
+            Phase::Unprotecting
+        } else {
+            Phase::Opening
+        },
         position: 0,
         footer_at: segment.written_end.next_multiple_of(align),
         blocks: Vec::new(),

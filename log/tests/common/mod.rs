@@ -96,6 +96,7 @@ impl<S: Storage> Node<S> {
             if let Event::Persisted { group, write } = &event {
                 self.persisted.insert(*group, *write);
             }
+            assert!(!matches!(event, Event::Failed { .. }), "{event:?}");
             self.events.push(event);
         }
     }

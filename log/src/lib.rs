@@ -13,6 +13,7 @@ mod error;
 mod event;
 mod group;
 mod ids;
+mod inspect;
 mod journal;
 mod paths;
 mod points;
@@ -45,6 +46,7 @@ pub use ids::{
     Chain, ClusterId, EntryId, GroupId, Incarnation, LogIndex, NodeId, Sequence, Term, Ticket,
     WriteId,
 };
+pub use inspect::{FileState, GroupReport, Inspector, Item, Place, TornAt};
 pub use prepare::{FileSource, FreshFiles, Source, Want};
 pub use recovery::build::{Quarantine, RecoveredGroup, TornTail};
 pub use store::{LogStart, Recovered, Store};

@@ -10,6 +10,8 @@ mod connection;
 mod errors;
 mod fetch;
 mod handler;
+#[cfg(test)]
+mod nodes;
 mod offsets;
 mod produce;
 mod service;

@@ -14,6 +14,8 @@ mod plan;
 mod trace;
 mod world;
 
+#[cfg(test)]
+pub(crate) use disk::{Disk, SimStorage};
 pub use oracle::Violation;
 pub use plan::Plan;
 pub use world::{Report, World, run};

@@ -12,8 +12,6 @@ mod control;
 mod metadata;
 mod nodes;
 mod producer_ids;
-#[cfg(test)]
-mod tests;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

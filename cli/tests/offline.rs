@@ -18,7 +18,7 @@ fn highwater(arguments: &[&str]) -> Output {
 #[track_caller]
 fn check_failure(arguments: &[&str], code: i32, words: &str) {
     let output = highwater(arguments);
-    let stderr = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).expect("stderr is text");
     assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
     assert!(stderr.starts_with("highwater: "), "{stderr}");
@@ -28,8 +28,11 @@ fn check_failure(arguments: &[&str], code: i32, words: &str) {
 
 /// A port of this machine at which nobody listens.
 fn free_port() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let address = listener
+        .local_addr()
+        .expect("a bound socket has an address");
+    address.to_string()
 }
 
 #[test]
@@ -101,7 +104,11 @@ fn the_bootstrap_address_comes_from_the_environment_too() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(4));
-    assert!(String::from_utf8(output.stderr).unwrap().contains(&address));
+    assert!(
+        String::from_utf8(output.stderr)
+            .expect("stderr is text")
+            .contains(&address)
+    );
 }
 
 #[test]

@@ -1,9 +1,8 @@
 //! Kafka's requests, from whole frames to whole answers.
 //!
-//! [`KafkaService`] is the service of a shard. [`connection`](self::connection) keeps the order,
-//! [`handler`](self::handler) is what every request on its way looks like, and a file each holds
-//! what a kind of request does. What concerns topics and nodes, not partitions, is [`Desk`]'s
-//! matter.
+//! [`KafkaService`] is the service of a shard. `connection.rs` keeps the order, `handler.rs` is
+//! what every request on its way looks like, and a file each holds what a kind of request does.
+//! What concerns topics and nodes, not partitions, is [`Desk`]'s matter.
 
 mod cluster;
 mod connection;

@@ -1,5 +1,6 @@
 //! Random histories with crashes at random points, against a naive model: what was persisted is
 //! there, nothing is there that was not written, and no alarm is raised without a fault.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 mod common;
 

@@ -20,6 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// The first version of ListOffsets that knows OFFSET_NOT_AVAILABLE (KIP-207).
 const OFFSET_NOT_AVAILABLE_SINCE: i16 = 5;
 
+/// The first version of ListOffsets whose answer has a leader epoch (KIP-320).
+const LEADER_EPOCH_SINCE: i16 = 4;
+
 /// A request that asks each of its partitions one thing.
 pub(crate) trait Question {
     /// The answer for one partition.
@@ -145,7 +148,11 @@ impl Question for ListOffsets {
                 .with_partition_index(index)
                 .with_offset(offset.map_or(-1, |offset| offset.to_wire()))
                 .with_timestamp(timestamp)
-                .with_leader_epoch(leader_epoch.map_or(-1, LeaderEpoch::to_wire)),
+                .with_leader_epoch(
+                    leader_epoch
+                        .filter(|_| self.version >= LEADER_EPOCH_SINCE)
+                        .map_or(-1, LeaderEpoch::to_wire),
+                ),
             Ok(other) => unreachable!("ListOffset is answered by Listed, not {other:?}"),
             Err(error) => self.refused(index, code_of(&error)),
         }

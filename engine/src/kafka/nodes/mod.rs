@@ -351,6 +351,7 @@ impl Nodes {
     /// Waits for the answer to the request that was sent last.
     pub(super) fn answer<C: Call>(&mut self, client: Client, version: i16) -> C::Answer {
         let has_answer = |nodes: &Nodes| {
+            assert!(!nodes.is_closed(client), "closed instead of answered");
             let received = nodes.received.get(&client);
             received.is_some_and(|frames| !frames.is_empty())
         };

@@ -1,10 +1,11 @@
 use bytes::Bytes;
 use highwater_protocol::messages::{
     AlterConfigsResource, AlterableConfig, ApiVersionsRequest, CreatableTopic, CreateTopicsRequest,
-    DeleteTopicsRequest, DescribeConfigsRequest, DescribeConfigsResource,
-    IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsPartition,
-    ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, MetadataRequestTopic, MetadataResponse,
-    StrBytes, TopicName, TransactionalId,
+    DeleteTopicState, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
+    DescribeConfigsResource, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
+    InitProducerIdRequest, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
+    MetadataRequest, MetadataRequestTopic, MetadataResponse, OffsetForLeaderEpochRequest,
+    OffsetForLeaderPartition, OffsetForLeaderTopic, StrBytes, TopicName, TransactionalId, Uuid,
 };
 use highwater_protocol::{
     Acks, ErrorCode, FetchPartition, FetchRequest, FetchTopic, ProducePartition,
@@ -541,4 +542,146 @@ fn frame<C: Call>(call: &C, version: i16) -> Vec<u8> {
     };
     let chunks = call.encode(&header).unwrap();
     chunks.concat()[LENGTH_BYTES..].to_vec()
+}
+
+/// Asks in every version that is served; all of them must be understood and answered.
+fn in_every_version<C: Call>(nodes: &mut Nodes, mut request: impl FnMut(i16) -> C) {
+    let client = nodes.connect(1, 0);
+    let versions = C::KEY.versions();
+    for version in versions.served_min..=versions.max {
+        nodes.ask(client, &request(version), version);
+    }
+    assert!(!nodes.is_closed(client));
+}
+
+#[test]
+fn every_request_is_answered_in_every_version() {
+    let mut nodes = Nodes::single();
+    let client = nodes.connect(1, 0);
+    nodes.ask(client, &metadata(&["t"]), 12);
+    let time = nodes.wall_ms();
+    nodes.produce(client, "t", 0, &batch(time, &["x"], None));
+    let nodes = &mut nodes;
+
+    in_every_version(nodes, |version| match version {
+        0..3 => ApiVersionsRequest::default(),
+        _ => api_versions(),
+    });
+    in_every_version(nodes, |version| {
+        let request = MetadataRequest::default().with_allow_auto_topic_creation(true);
+        let topic = MetadataRequestTopic::default().with_name(Some(name(&format!("t{version}"))));
+        request.with_topics(Some(vec![topic]))
+    });
+    in_every_version(nodes, |_| {
+        produce("t", &[(0, batch(time, &["x"], None)), (7, Bytes::new())])
+    });
+    in_every_version(nodes, |_| fetch("t", &[(0, 0), (7, 0), (1, -1)]));
+    in_every_version(nodes, |_| list("t", &[(0, -1), (0, -2), (7, -1)]));
+    in_every_version(nodes, |_| {
+        let partition = OffsetForLeaderPartition::default()
+            .with_current_leader_epoch(-1)
+            .with_leader_epoch(1);
+        let topic = OffsetForLeaderTopic::default()
+            .with_topic(name("t"))
+            .with_partitions(vec![partition]);
+        OffsetForLeaderEpochRequest::default().with_topics(vec![topic])
+    });
+    in_every_version(nodes, |version| match version {
+        0..4 => FindCoordinatorRequest::default().with_key(text("group")),
+        _ => FindCoordinatorRequest::default().with_coordinator_keys(vec![text("group")]),
+    });
+    in_every_version(nodes, |_| init_producer_id());
+    in_every_version(nodes, |version| {
+        let topic = CreatableTopic::default()
+            .with_name(name(&format!("created{version}")))
+            .with_num_partitions(2)
+            .with_replication_factor(1);
+        let wrong = topic.clone().with_name(name("a/b"));
+        CreateTopicsRequest::default().with_topics(vec![topic, wrong])
+    });
+    in_every_version(nodes, |version| {
+        let known = name(&format!("created{}", version + 1));
+        let request = DeleteTopicsRequest::default().with_timeout_ms(1_000);
+        match version {
+            ..6 => request.with_topic_names(vec![known, name("nowhere")]),
+            _ => {
+                let state = |name| DeleteTopicState::default().with_name(name);
+                request.with_topics(vec![state(Some(known)), state(None)])
+            }
+        }
+    });
+    in_every_version(nodes, |_| {
+        let resource = |kind, resource: &str| {
+            DescribeConfigsResource::default()
+                .with_resource_type(kind)
+                .with_resource_name(text(resource))
+                .with_configuration_keys(None)
+        };
+        let resources = [
+            (2, "t"),
+            (2, "nowhere"),
+            (4, "1"),
+            (4, "9"),
+            (4, ""),
+            (8, "1"),
+        ];
+        let resources = resources.map(|(kind, name)| resource(kind, name));
+        DescribeConfigsRequest::default().with_resources(resources.to_vec())
+    });
+    in_every_version(nodes, |_| {
+        let config = AlterableConfig::default().with_name(text("retention.ms"));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(text("t"))
+            .with_configs(vec![config.with_config_operation(1).with_value(None)]);
+        IncrementalAlterConfigsRequest::default().with_resources(vec![resource])
+    });
+    in_every_version(nodes, |_| DescribeClusterRequest::default());
+}
+
+#[test]
+fn metadata_names_topics_as_each_version_may() {
+    let mut nodes = Nodes::single();
+    let client = nodes.connect(1, 0);
+    let created = nodes.ask(client, &metadata(&["t"]), 12);
+    let id = created.topics[0].topic_id;
+    let count = |nodes: &mut Nodes, request: MetadataRequest, version: i16| {
+        nodes.ask(client, &request, version).topics.len()
+    };
+    let none = || MetadataRequest::default().with_topics(Some(Vec::new()));
+    let all = || MetadataRequest::default().with_topics(None);
+    assert_eq!(
+        count(&mut nodes, none(), 0),
+        1,
+        "version 0 means all by none"
+    );
+    assert_eq!(count(&mut nodes, none(), 1), 0);
+    assert_eq!(count(&mut nodes, all(), 1), 1);
+    let by_id = |id| {
+        let topic = MetadataRequestTopic::default()
+            .with_name(None)
+            .with_topic_id(id);
+        MetadataRequest::default().with_topics(Some(vec![topic]))
+    };
+    let found = nodes.ask(client, &by_id(id), 12);
+    assert_eq!(
+        found.topics[0].name.as_ref().map(|name| &***name),
+        Some("t")
+    );
+    let unknown = nodes.ask(client, &by_id(Uuid::from_u128(5)), 12);
+    assert_eq!(codes(&unknown), [ErrorCode::UnknownTopicId]);
+    // Nobody may create what cannot be, or is not to be.
+    let refused = nodes.ask(client, &metadata(&["a b", ""]), 12);
+    assert_eq!(codes(&refused), [ErrorCode::InvalidTopicException; 2]);
+    let only_looking = metadata(&["new"]).with_allow_auto_topic_creation(false);
+    let refused = nodes.ask(client, &only_looking, 12);
+    assert_eq!(codes(&refused), [ErrorCode::UnknownTopicOrPartition]);
+    let mut strict = Nodes::new(Shape {
+        nodes: 1,
+        shards: 1,
+        auto_create: false,
+    });
+    let client = strict.connect(1, 0);
+    let refused = strict.ask(client, &metadata(&["new"]), 12);
+    assert_eq!(codes(&refused), [ErrorCode::UnknownTopicOrPartition]);
 }

@@ -108,7 +108,13 @@ impl Lead {
                 }
             },
             What::ProducerIds => Work::Other(Command::ProducerIds { node: from }),
-            What::Register(node) => Work::Other(Command::Register(node)),
+            What::Register(node) if node.node == from => Work::Other(Command::Register(node)),
+            What::Register(node) => {
+                // The link has authenticated who asks.
+                tracing::warn!(%from, node = %node.node, "a node registers another");
+                self.answers.push_back((origin, Outcome::Unknown));
+                return;
+            }
         };
         self.waiting.push_back(Task {
             origin,

@@ -252,3 +252,174 @@ impl Lead {
             .push_back((task.origin, Outcome::Done { index, payload }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use highwater_record::LeaderEpoch;
+
+    use super::*;
+    use crate::controller::Record;
+    use crate::io::Now;
+    use crate::ops::{Asked, CommittedEntry, CommittedKind, Outcome as OpOutcome};
+
+    /// The deciding side with its log, in which others may write too.
+    struct Rig {
+        lead: Lead,
+        follower: Follower,
+        state: Controller,
+        ops: OpQueue,
+        log: Vec<Buffer>,
+    }
+
+    const NOW: Now = Now {
+        monotonic: Duration::ZERO,
+        wall_ms: 0,
+    };
+
+    impl Rig {
+        fn new() -> Rig {
+            let random = fastrand::Rng::with_seed(1);
+            let mut rig = Rig {
+                lead: Lead::new(ClusterDefaults::default(), random),
+                follower: Follower::default(),
+                state: Controller::new(),
+                ops: OpQueue::new(),
+                log: Vec::new(),
+            };
+            rig.follower.read(&rig.state, &mut rig.ops);
+            rig
+        }
+
+        fn ask(&mut self, id: u64) {
+            let origin = Origin::Local(AskId(id));
+            self.lead
+                .ask(NOW.monotonic, origin, NodeId(1), What::ProducerIds);
+            self.step();
+        }
+
+        fn step(&mut self) {
+            self.lead
+                .step(NOW.monotonic, &self.state, &self.follower, &mut self.ops);
+        }
+
+        /// The proposal under way.
+        fn proposal(&mut self) -> Option<Buffer> {
+            std::iter::from_fn(|| self.ops.take()).find_map(|asked| match asked {
+                Asked::Op {
+                    id,
+                    op: Op::Propose { body },
+                    ..
+                } => {
+                    assert!(self.lead.has_asked(id));
+                    Some(body)
+                }
+                _ => None,
+            })
+        }
+
+        /// An entry is committed, and applied here.
+        fn commit(&mut self, body: Buffer) -> LogIndex {
+            self.log.push(body.clone());
+            let index = LogIndex(self.log.len() as u64);
+            let entry = CommittedEntry {
+                index,
+                kind: CommittedKind::Control,
+                body,
+            };
+            let result = Ok(OpOutcome::Entries {
+                entries: vec![entry],
+                commit_index: index,
+            });
+            self.follower
+                .handle_done(NOW, result, &mut self.state, &mut self.ops)
+                .unwrap();
+            index
+        }
+
+        fn proposed(&mut self, index: LogIndex) {
+            self.lead.handle_done(Ok(OpOutcome::Proposed { index }));
+            self.step();
+        }
+
+        fn first_id(&mut self, id: u64) -> i64 {
+            let (origin, outcome) = self.lead.poll_answer().expect("an answer");
+            assert_eq!(origin, Origin::Local(AskId(id)));
+            let Outcome::Done { payload, .. } = outcome else {
+                panic!("{outcome:?}");
+            };
+            i64::from_le_bytes(payload[..8].try_into().unwrap())
+        }
+    }
+
+    #[test]
+    fn commands_are_carried_out_one_after_the_other() {
+        let mut rig = Rig::new();
+        rig.ask(1);
+        rig.ask(2);
+        let body = rig.proposal().unwrap();
+        assert!(rig.proposal().is_none(), "the second waits for the first");
+        let index = rig.commit(body);
+        rig.proposed(index);
+        assert_eq!(rig.first_id(1), 0);
+        let body = rig.proposal().unwrap();
+        // Whichever comes first, the news that it is committed or the entry itself.
+        rig.proposed(LogIndex(2));
+        assert!(rig.lead.poll_answer().is_none(), "it is not applied yet");
+        rig.commit(body);
+        rig.step();
+        assert_eq!(rig.first_id(2), 1_000);
+    }
+
+    #[test]
+    fn what_another_has_overtaken_is_decided_again() {
+        let mut rig = Rig::new();
+        rig.ask(1);
+        let body = rig.proposal().unwrap();
+        // A leader of an earlier term has its record committed first; it gave out the same ids.
+        let mut other = Record::decode(&body).unwrap();
+        assert_eq!(other.events.len(), 1);
+        other.based_on = LogIndex::ZERO;
+        rig.commit(Buffer::from(other.encode()));
+        let index = rig.commit(body);
+        rig.proposed(index);
+        assert!(rig.lead.poll_answer().is_none());
+        let again = rig.proposal().unwrap();
+        let index = rig.commit(again);
+        rig.proposed(index);
+        assert_eq!(rig.first_id(1), 1_000, "no id twice");
+    }
+
+    #[test]
+    fn who_does_not_lead_sends_everybody_away() {
+        let mut rig = Rig::new();
+        rig.ask(1);
+        rig.ask(2);
+        let epoch = LeaderEpoch::ZERO;
+        let error = OpError::NotLeader {
+            leader: None,
+            epoch,
+        };
+        rig.lead.handle_done(Err(error));
+        rig.step();
+        for _ in 0..2 {
+            let (_, outcome) = rig.lead.poll_answer().unwrap();
+            assert_eq!(outcome, Outcome::NotController);
+        }
+        rig.ask(3);
+        rig.lead.handle_done(Err(OpError::Indefinite));
+        let (_, outcome) = rig.lead.poll_answer().unwrap();
+        assert_eq!(outcome, Outcome::Unknown, "it may be committed yet");
+    }
+
+    #[test]
+    fn a_bounded_number_waits() {
+        let mut rig = Rig::new();
+        for id in 0..=1 + WAITING_MAX as u64 {
+            rig.ask(id);
+        }
+        let (origin, outcome) = rig.lead.poll_answer().unwrap();
+        assert_eq!(origin, Origin::Local(AskId(1 + WAITING_MAX as u64)));
+        assert_eq!(outcome, Outcome::Busy);
+        assert!(rig.lead.poll_answer().is_none());
+    }
+}

@@ -12,3 +12,5 @@ pub(crate) mod view;
 
 #[cfg(test)]
 mod classify_tests;
+#[cfg(test)]
+mod explorer;

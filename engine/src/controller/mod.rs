@@ -14,6 +14,7 @@
 mod decide;
 mod event;
 mod placement;
+mod replay;
 mod snapshot;
 mod state;
 #[cfg(test)]

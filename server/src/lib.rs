@@ -1,3 +1,4 @@
 //! Highwater, the embedded replicated log and its server.
 
 pub mod config;
+pub mod offline;

@@ -1,6 +1,8 @@
 //! The binary where no cluster is: wrong usage, nobody there, nothing there. Each failure is one
 //! line on stderr, with the exit code that `--help` documents.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
@@ -120,6 +122,8 @@ fn every_command_has_help_with_examples() {
         &["topic", "describe"],
         &["topic", "delete"],
         &["produce"],
+        &["log", "dump"],
+        &["log", "verify"],
         &["consume"],
     ] {
         let output = highwater(&[command, &["--help"]].concat());
@@ -140,5 +144,15 @@ fn json_puts_one_object_on_a_line() {
     for line in stdout.lines() {
         let object: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(object["key"].is_string(), "{line}");
+    }
+}
+
+#[test]
+fn what_is_no_data_directory_is_code_3() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().to_str().unwrap();
+    for action in ["dump", "verify"] {
+        check_failure(&["log", action, "/nonexistent"], 3, "/nonexistent");
+        check_failure(&["log", action, empty], 3, "data directory");
     }
 }

@@ -2,6 +2,7 @@
 
 mod config;
 mod consume;
+mod log;
 mod produce;
 mod topic;
 
@@ -17,6 +18,7 @@ pub(crate) enum Command {
     Topic(topic::Arguments),
     Produce(produce::Arguments),
     Consume(consume::Arguments),
+    Log(log::Arguments),
 }
 
 impl Command {
@@ -30,6 +32,7 @@ impl Command {
             Self::Topic(arguments) => arguments.run(printer),
             Self::Produce(arguments) => arguments.run(printer),
             Self::Consume(arguments) => arguments.run(printer),
+            Self::Log(arguments) => arguments.run(printer),
         }
     }
 }

@@ -1,0 +1,117 @@
+//! `highwater log`: a stopped node's files, read offline.
+
+mod dump;
+mod verify;
+
+use std::path::{Path, PathBuf};
+
+use clap::Subcommand;
+use highwater::offline::{CONTROLLER_GROUP, Topics};
+use highwater_log::storage::{
+    Access, DataDirectory, DirectoryError, OpenError as StorageOpenError, PortableStorage,
+};
+use highwater_log::{GroupId, Inspector, Item, OpenError};
+use highwater_record::{Budget, BufferPool};
+
+use crate::exit::{Failure, Kind};
+use crate::print::Printer;
+
+/// Memory for what is read at once, in bytes: the largest frame, and as much again.
+const MEMORY_BYTES: usize = 256 << 20;
+
+/// Read a stopped node's files: what lies in them, and whether it is as it was written.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show every frame: batches, control entries, file headers and footers, promises.
+    ///
+    /// What a crash or a later file has made void is shown too, and says so.
+    #[command(after_help = "Examples:
+  highwater log dump node-0/data
+  highwater log dump node-0/data --group 3
+  highwater --json log dump node-0/data | jq -r 'select(.codec) | [.topic, .codec] | @tsv'")]
+    Dump(Selection),
+    /// Read every byte and say what is wrong, by file and offset. Exit code 8 if anything is.
+    ///
+    /// It judges as a node does at its start: a write that a crash has interrupted is no damage.
+    #[command(after_help = "Examples:
+  highwater log verify node-0/data
+  highwater --json log verify node-0/data | jq -r 'select(.damage)'")]
+    Verify(Selection),
+}
+
+#[derive(Debug, clap::Args)]
+struct Selection {
+    /// The node's data directory; the node must not run.
+    directory: PathBuf,
+    /// Only this group; may be repeated. Group 0 is the cluster's metadata.
+    #[arg(long, value_name = "NUMBER")]
+    group: Vec<u64>,
+}
+
+impl Arguments {
+    /// Reads.
+    ///
+    /// # Errors
+    /// When the directory cannot be read, or is damaged.
+    pub(crate) fn run(self, printer: &Printer) -> Result<(), Failure> {
+        match self.action {
+            Action::Dump(selection) => dump::run(&selection, *printer),
+            Action::Verify(selection) => verify::run(&selection, *printer),
+        }
+    }
+}
+
+impl Selection {
+    fn inspector(&self) -> Result<Inspector<PortableStorage>, Failure> {
+        let path = &self.directory;
+        let directory = DataDirectory::open(path, Access::ReadOnly).map_err(|error| {
+            let advice = match error {
+                DirectoryError::Locked { .. } => "; stop the node first",
+                DirectoryError::NotFound { .. } | DirectoryError::NotFormatted { .. } => {
+                    "; name a node's data directory, as in node-0/data"
+                }
+                _ => "",
+            };
+            Failure::new(Kind::Setup, format!("{error}{advice}"))
+        })?;
+        let pool = BufferPool::new(Budget::new(MEMORY_BYTES), directory.alignment());
+        let storage = PortableStorage::new(directory, pool)
+            .map_err(|error: StorageOpenError| Failure::new(Kind::Other, error))?;
+        Inspector::open(storage).map_err(|error| open_failure(path, &error))
+    }
+
+    fn groups(&self, inspector: &Inspector<PortableStorage>) -> Vec<GroupId> {
+        let mut groups = inspector.groups();
+        if !self.group.is_empty() {
+            groups.retain(|group| self.group.contains(&group.0));
+        }
+        groups
+    }
+
+    /// Which topics the groups are.
+    fn topics(&self, inspector: &mut Inspector<PortableStorage>) -> Result<Topics, Failure> {
+        let mut topics = Topics::new();
+        let walked = inspector.walk(CONTROLLER_GROUP, &mut |_, item| {
+            if let Item::Entry { header, body } = item {
+                topics.entry(header.index, body);
+            }
+        });
+        walked.map_err(|error| open_failure(&self.directory, &error))?;
+        Ok(topics)
+    }
+}
+
+fn open_failure(path: &Path, error: &OpenError) -> Failure {
+    let kind = match error {
+        OpenError::BadIdentity => Kind::Damage,
+        OpenError::Storage(_) => Kind::Disk,
+        _ => Kind::Setup,
+    };
+    Failure::new(kind, format!("{}: {error}", path.display()))
+}

@@ -55,7 +55,8 @@ pub enum Event {
         /// Which file.
         sequence: Sequence,
     },
-    /// What is staged for this group waits for room on the file system. It is tried again.
+    /// What is staged for this group waits for room on the file system. It is tried again, and
+    /// said again each time that there is none.
     NoSpace {
         /// Whose.
         group: GroupId,

@@ -21,6 +21,7 @@ mod prepare;
 mod ranges;
 mod scan;
 mod store;
+mod wal;
 
 mod recovery;
 
@@ -50,3 +51,4 @@ pub use inspect::{FileState, GroupReport, Inspector, Item, Place, TornAt};
 pub use prepare::{FileSource, FreshFiles, Source, Want};
 pub use recovery::build::{Quarantine, RecoveredGroup, TornTail};
 pub use store::{LogStart, Recovered, Store};
+pub use wal::{Wal, WalError};

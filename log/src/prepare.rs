@@ -87,8 +87,13 @@ pub(crate) enum Preparing {
 }
 
 impl Preparing {
-    pub(crate) const fn is_idle(&self) -> bool {
-        matches!(self, Preparing::Idle)
+    /// Whether a file may be asked for now that nobody has asked for yet.
+    pub(crate) fn can_start(&self, now: Duration) -> bool {
+        match self {
+            Preparing::Idle => true,
+            Preparing::NoSpace(retry_at) => now >= *retry_at,
+            Preparing::Making(_) | Preparing::Ready(_) => false,
+        }
     }
 
     pub(crate) const fn ready(&self) -> Option<&Prepared> {

@@ -496,12 +496,12 @@ impl Group {
     }
 
     /// Whether the next file is better made now than when it is needed.
-    pub(crate) fn wants_file_ahead(&self) -> bool {
+    pub(crate) fn wants_file_ahead(&self, now: Duration) -> bool {
         let half_full = self
             .active
             .as_ref()
             .is_some_and(|active| active.position > active.len / 2);
-        half_full && self.preparing.is_idle() && !self.dropping
+        half_full && self.preparing.can_start(now) && !self.dropping
     }
 
     /// How many bytes the frames of the next write take up.

@@ -39,7 +39,7 @@ impl<S: Storage> Store<S> {
             Need::File(room) => self.prepare_file(group, room),
             Need::Write => self.submit_write(group),
         }
-        if self.groups[&group].wants_file_ahead() {
+        if self.groups[&group].wants_file_ahead(self.now) {
             self.prepare_file(group, 0);
         }
     }
@@ -137,10 +137,8 @@ impl<S: Storage> Store<S> {
         let Some(state) = self.groups.get_mut(&group) else {
             return;
         };
-        if !state.no_space {
-            state.no_space = true;
-            self.events.push(Event::NoSpace { group });
-        }
+        state.no_space = true;
+        self.events.push(Event::NoSpace { group });
     }
 
     pub(super) fn wait_for(&mut self, group: GroupId, time: Duration) {

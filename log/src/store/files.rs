@@ -195,7 +195,11 @@ impl<S: Storage> Store<S> {
             state.unused.push(Sequence(state.next_sequence.0 - 1));
         }
         state.preparing = Preparing::NoSpace(self.now + NO_SPACE_RETRY);
-        if no_space {
+        state.no_space |= no_space;
+        // A file that was wanted ahead of need is missed by nobody yet.
+        let missed = !state.staged.is_empty()
+            && matches!(state.need(self.now, 1), crate::group::stage::Need::File(_));
+        if no_space && missed {
             self.report_no_space(group);
         }
         self.wait_for(group, NO_SPACE_RETRY);

@@ -8,11 +8,11 @@ use highwater_protocol::messages::{
     OffsetForLeaderEpochResponse, OffsetForLeaderPartition, OffsetForLeaderTopicResult,
 };
 use highwater_protocol::{ErrorCode, Response};
-use highwater_record::LeaderEpoch;
+use highwater_record::{BatchHeader, BatchLimits, Compression, LeaderEpoch, Offset, RecordBatch};
 
 use super::errors::code_of;
 use super::handler::{Context, Handler, Join, Step};
-use crate::ops::{OffsetSpec, Op, OpResult, Outcome};
+use crate::ops::{Fetch, GroupId, OffsetSpec, Op, OpResult, Outcome, ReadFrom};
 
 /// How long a question may take before it is answered with REQUEST_TIMED_OUT.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -37,6 +37,16 @@ pub(crate) trait Question {
     /// What a partition has answered.
     fn told(&self, index: i32, result: OpResult) -> Self::Part;
 
+    /// The batch that must be looked into for the answer to be exact.
+    fn look_into(&self, _asked: &Op, _told: &Outcome) -> Option<Offset> {
+        None
+    }
+
+    /// The exact answer, from that batch.
+    fn seen(&self, _asked: &Op, told: Outcome, _batch: &[u8]) -> Outcome {
+        told
+    }
+
     /// The whole answer; `parts` are in the order of the partitions.
     fn response(&self, parts: impl Iterator<Item = Self::Part>) -> Response;
 }
@@ -47,6 +57,16 @@ pub(crate) struct QuestionHandler<Q: Question> {
     question: Q,
     parts: Join<Q::Part>,
     indexes: Vec<i32>,
+    /// What was asked, by place; nothing where it was refused.
+    asked: Vec<Option<Asked>>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    group: GroupId,
+    op: Op,
+    /// What was told, while a batch is being looked into.
+    told: Option<Outcome>,
 }
 
 impl<Q: Question> QuestionHandler<Q> {
@@ -55,6 +75,35 @@ impl<Q: Question> QuestionHandler<Q> {
             question,
             parts: Join::default(),
             indexes: Vec::new(),
+            asked: Vec::new(),
+        }
+    }
+
+    /// The final answer of a place; `None` if a batch is to be looked into first.
+    fn conclude(
+        &mut self,
+        place: usize,
+        result: OpResult,
+        cx: &mut Context<'_>,
+    ) -> Option<OpResult> {
+        let asked = self.asked[place].as_mut();
+        let asked = asked.expect("only what was asked is answered");
+        match (asked.told.take(), result) {
+            (None, Ok(told)) => {
+                let Some(offset) = self.question.look_into(&asked.op, &told) else {
+                    return Some(Ok(told));
+                };
+                asked.told = Some(told);
+                cx.ask(place, asked.group, one_batch(offset));
+                None
+            }
+            (Some(told), Ok(Outcome::Fetched(fetched))) => Some(Ok(match fetched.spans.first() {
+                Some(span) => self.question.seen(&asked.op, told, span),
+                None => told,
+            })),
+            // It cannot be read just now: what was told is right, if not exact.
+            (Some(told), _) => Some(Ok(told)),
+            (None, error) => Some(error),
         }
     }
 
@@ -80,9 +129,15 @@ impl<Q: Question> Handler for QuestionHandler<Q> {
             self.indexes.push(index);
             let found = cx.directory.partition(topic, index);
             match (found, op) {
-                (Ok(found), Ok(op)) => cx.ask(place, found.group, op),
+                (Ok(found), Ok(op)) => {
+                    let group = found.group;
+                    cx.ask(place, group, op.clone());
+                    let told = None;
+                    self.asked.push(Some(Asked { group, op, told }));
+                }
                 (Err(code), _) | (_, Err(code)) => {
                     self.parts.set(place, self.question.refused(index, code));
+                    self.asked.push(None);
                 }
             }
         }
@@ -92,7 +147,10 @@ impl<Q: Question> Handler for QuestionHandler<Q> {
         }
     }
 
-    fn handle_done(&mut self, place: usize, result: OpResult, _cx: &mut Context<'_>) -> Step {
+    fn handle_done(&mut self, place: usize, result: OpResult, cx: &mut Context<'_>) -> Step {
+        let Some(result) = self.conclude(place, result, cx) else {
+            return Step::Wait(None);
+        };
         let part = self.question.told(self.indexes[place], result);
         self.parts.set(place, part);
         self.step()
@@ -101,6 +159,17 @@ impl<Q: Question> Handler for QuestionHandler<Q> {
     fn handle_timeout(&mut self, _cx: &mut Context<'_>) -> Step {
         self.finish()
     }
+}
+
+/// Reads the batch at an offset, whatever its size.
+fn one_batch(offset: Offset) -> Op {
+    Op::Fetch(Fetch {
+        offset,
+        max_bytes: 0,
+        must_progress: true,
+        current_leader_epoch: None,
+        from: ReadFrom::Leader,
+    })
 }
 
 /// ListOffsets: where a partition begins, ends, or was at a time.
@@ -158,6 +227,34 @@ impl Question for ListOffsets {
         }
     }
 
+    /// The log finds the batch; which record it is, is written in the batch.
+    fn look_into(&self, asked: &Op, told: &Outcome) -> Option<Offset> {
+        match (asked, told) {
+            (
+                Op::ListOffset {
+                    spec: OffsetSpec::Timestamp(_) | OffsetSpec::MaxTimestamp,
+                    ..
+                },
+                Outcome::Listed { offset, .. },
+            ) => *offset,
+            _ => None,
+        }
+    }
+
+    fn seen(&self, asked: &Op, told: Outcome, batch: &[u8]) -> Outcome {
+        let Op::ListOffset { spec, .. } = asked else {
+            return told;
+        };
+        match (told, record_of(*spec, batch)) {
+            (Outcome::Listed { leader_epoch, .. }, Some((offset, timestamp))) => Outcome::Listed {
+                offset: Some(offset),
+                timestamp,
+                leader_epoch,
+            },
+            (told, _) => told,
+        }
+    }
+
     fn response(&self, mut parts: impl Iterator<Item = Self::Part>) -> Response {
         let topics = self.request.topics.iter().map(|topic| {
             ListOffsetsTopicResponse::default()
@@ -168,6 +265,30 @@ impl Question for ListOffsets {
             .with_topics(topics.collect())
             .into()
     }
+}
+
+/// The record in a batch that is looked for, with its timestamp. Nothing if the records are
+/// compressed: a turn decompresses nothing, so the answer is the batch's first offset, at or before
+/// the record, as a consumer must expect anyway if records are not in order of time.
+fn record_of(spec: OffsetSpec, batch: &[u8]) -> Option<(Offset, i64)> {
+    let limits = BatchLimits::consumer();
+    let header = BatchHeader::read(batch).ok()?;
+    if header.compression() != Compression::None {
+        return None;
+    }
+    let batch = RecordBatch::parse(batch, &limits).ok()?;
+    let wanted = match spec {
+        OffsetSpec::Timestamp(timestamp) => timestamp,
+        OffsetSpec::MaxTimestamp => batch.max_timestamp(),
+        OffsetSpec::Earliest | OffsetSpec::Latest => return None,
+    };
+    let records = batch.records(&limits).ok()?;
+    let found = records
+        .iter()
+        .filter_map(Result::ok)
+        .find(|record| record.timestamp >= wanted)?;
+    let offset = header.base_offset().advance(found.offset_delta.into());
+    Some((offset, found.timestamp))
 }
 
 /// Timestamps below zero have meanings of their own (Kafka's ListOffsetsRequest).

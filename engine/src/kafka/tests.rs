@@ -692,3 +692,39 @@ fn a_producer_that_is_not_known_is_told_an_offset() {
     assert_eq!(part.error, ErrorCode::UnknownProducerId);
     assert_eq!(part.log_start_offset, 0, "Java's producer hangs on -1");
 }
+
+#[test]
+fn a_time_is_found_to_the_record_unless_it_would_have_to_be_decompressed() {
+    for (compression, expected) in [(Compression::None, (12, 70)), (Compression::Gzip, (10, 80))] {
+        let mut builder = RecordBatchBuilder::new(compression, 1 << 20);
+        for timestamp in [50, 60, 70, 80] {
+            builder.append(timestamp, None, Some(b"x"), &[]).unwrap();
+        }
+        let mut batch = builder.seal().unwrap();
+        highwater_record::stamp(&mut batch, Offset(10), LeaderEpoch::ZERO);
+        let mut bench = Bench::new(1);
+        let partition = ListOffsetsPartition::default()
+            .with_current_leader_epoch(-1)
+            .with_timestamp(65);
+        let topic = ListOffsetsTopic::default()
+            .with_name(StrBytes::from_static_str("flights").into())
+            .with_partitions(vec![partition]);
+        let request = ListOffsetsRequest::default()
+            .with_replica_id((-1).into())
+            .with_topics(vec![topic]);
+        bench.send(&request, 7, 1);
+        let (id, ..) = bench.asked().remove(0);
+        let told = Outcome::Listed {
+            offset: Some(Offset(10)),
+            timestamp: 80,
+            leader_epoch: None,
+        };
+        bench.answer(id, Ok(told));
+        let (id, _, op) = bench.asked().remove(0);
+        assert!(matches!(op, Op::Fetch(f) if f.offset == Offset(10) && f.must_progress));
+        bench.answer(id, fetched(&[&batch], 14));
+        let answer = bench.expect::<ListOffsetsRequest>(7);
+        let found = &answer.topics[0].partitions[0];
+        assert_eq!((found.offset, found.timestamp), expected);
+    }
+}

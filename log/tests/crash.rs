@@ -7,155 +7,17 @@ mod common;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use common::model::{ModelGroup, ModelLog, check_epochs};
 use common::{Node, Recover, format, open_with};
 use fastrand::Rng;
 use highwater_log::storage::{Keep, MemoryDisk, MemoryStorage};
 use highwater_log::{
     Base, Chain, EntryId, Epoch, GroupConfig, GroupId, HardState, LogIndex, NodeId, Position,
-    RecoveredGroup, Retention, Term, WriteId,
+    Retention, Term, WriteId,
 };
 use highwater_record::{Buffer, Offset};
 
 const GROUPS: [GroupId; 2] = [GroupId(3), GroupId(11)];
-
-/// A log as the model has it: what lies before it, and the terms of its entries.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct ModelLog {
-    start: Position,
-    /// Terms, and end offsets.
-    entries: Vec<(Term, Offset)>,
-}
-
-impl ModelLog {
-    fn last(&self) -> EntryId {
-        match self.entries.last() {
-            None => self.start.before,
-            Some(&(term, _)) => EntryId {
-                index: self.start.before.index.advance(self.entries.len() as u64),
-                term,
-            },
-        }
-    }
-
-    fn end_offset(&self) -> Offset {
-        self.entries
-            .last()
-            .map_or(self.start.offset, |&(_, end)| end)
-    }
-
-    fn cut(&mut self, first: LogIndex) {
-        let kept = self.start.before.index.distance_to(first.before());
-        self.entries.truncate(usize::try_from(kept).unwrap());
-    }
-
-    /// The ids from an index on.
-    fn ids_from(&self, first: LogIndex) -> Vec<EntryId> {
-        let mut index = self.start.before.index;
-        let mut ids = Vec::new();
-        for &(term, _) in &self.entries {
-            index = index.next();
-            if index >= first {
-                ids.push(EntryId { index, term });
-            }
-        }
-        ids
-    }
-}
-
-/// One group's possible states: as of the last write that is known to be persisted, and as of
-/// each step since.
-struct ModelGroup {
-    log: ModelLog,
-    hard: HardState,
-    logs: Vec<(WriteId, ModelLog)>,
-    hards: Vec<(WriteId, HardState)>,
-    commit: LogIndex,
-    log_start: Offset,
-    state: Vec<u8>,
-}
-
-impl ModelGroup {
-    fn new() -> ModelGroup {
-        ModelGroup {
-            log: ModelLog::default(),
-            hard: HardState::default(),
-            logs: vec![(WriteId(0), ModelLog::default())],
-            hards: vec![(WriteId(0), HardState::default())],
-            commit: LogIndex(0),
-            log_start: Offset(0),
-            state: Vec::new(),
-        }
-    }
-
-    fn note_log(&mut self, write: WriteId) {
-        self.logs.push((write, self.log.clone()));
-    }
-
-    /// Forgets states that a persisted write has made impossible.
-    fn persisted(&mut self, write: WriteId) {
-        let keep_from = |writes: Vec<WriteId>| {
-            let persisted = writes.iter().rposition(|&of| of <= write);
-            persisted.unwrap_or(0)
-        };
-        let from = keep_from(self.logs.iter().map(|(of, _)| *of).collect());
-        self.logs.drain(..from);
-        let from = keep_from(self.hards.iter().map(|(of, _)| *of).collect());
-        self.hards.drain(..from);
-    }
-
-    /// Compares what was recovered with what is possible, and goes on from there.
-    fn check(&mut self, found: &RecoveredGroup, entries: &[EntryId], context: &str) {
-        assert_eq!(found.quarantine, None, "{context}: no fault, no quarantine");
-        let first = found.start.first();
-        let fits = |log: &ModelLog| {
-            log.last() == found.last
-                && log.end_offset() == found.end_offset
-                && log.start.before.index <= found.start.before.index
-                && log.ids_from(first) == entries
-        };
-        let at = self.logs.iter().rposition(|(_, log)| fits(log));
-        let Some(at) = at else {
-            let possible: Vec<String> = self
-                .logs
-                .iter()
-                .map(|(write, log)| {
-                    let (start, last) = (log.start.before, log.last());
-                    format!(
-                        "write {write}: {start} to {last}, offset {}",
-                        log.end_offset()
-                    )
-                })
-                .collect();
-            panic!(
-                "{context}: recovered {} to {}, offset {}, entries {entries:?}; possible: {possible:#?}",
-                found.start.before, found.last, found.end_offset
-            );
-        };
-        assert!(found.start.offset <= self.log_start.max(found.start.offset));
-        let hard = self.hards.iter().any(|(_, hard)| *hard == found.hard_state);
-        assert!(
-            hard,
-            "{context}: {:?} of {:?}",
-            found.hard_state, self.hards
-        );
-        assert!(
-            found.hard_state.term >= found.last.term,
-            "{context}: the term comes first"
-        );
-        self.log = self.logs[at].1.clone();
-        self.trim_to(&found.start);
-        self.hard = found.hard_state;
-        self.commit = self.commit.min(self.log.last().index);
-        self.logs = vec![(WriteId(0), self.log.clone())];
-        self.hards = vec![(WriteId(0), self.hard)];
-    }
-
-    fn trim_to(&mut self, start: &Position) {
-        let gone = self.log.start.before.index.distance_to(start.before.index);
-        self.log.entries.drain(..usize::try_from(gone).unwrap());
-        self.log.start = *start;
-    }
-}
 
 struct World {
     rng: Rng,
@@ -448,23 +310,6 @@ impl World {
             node.store.set_log_start(group, start).unwrap();
             model.log_start = model.log_start.max(start);
         }
-    }
-}
-
-fn check_epochs(found: &RecoveredGroup, ids: &[EntryId], context: &str) {
-    for id in ids {
-        let epoch = found
-            .epochs
-            .iter()
-            .rev()
-            .find(|epoch| epoch.first_index <= id.index);
-        assert_eq!(
-            epoch.map(|epoch| epoch.term),
-            Some(id.term),
-            "{context}: {id}, of {:?}, start {:?}",
-            found.epochs,
-            found.start
-        );
     }
 }
 

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+pub(crate) mod model;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -16,14 +18,17 @@ use highwater_record::{Budget, Buffer, BufferPool, Offset, crc32c};
 pub(crate) const GROUP: GroupId = GroupId(7);
 pub(crate) const HALF_BYTES: u64 = 64 << 10;
 
-pub(crate) fn format(disk: &MemoryDisk) {
-    let format = DirectoryFormat {
+pub(crate) fn directory_format() -> DirectoryFormat {
+    DirectoryFormat {
         node: NodeId(1),
         cluster: ClusterId([1; 16]),
         incarnation: Incarnation([2; 16]),
         created_ms: 0,
-    };
-    Directory::format(&mut MemoryStorage::new(disk), &format).unwrap();
+    }
+}
+
+pub(crate) fn format(disk: &MemoryDisk) {
+    Directory::format(&mut MemoryStorage::new(disk), &directory_format()).unwrap();
 }
 
 pub(crate) fn pool() -> BufferPool {

@@ -1,0 +1,390 @@
+//! The crash table of docs/format.md, row by row: a script is interrupted at every point where
+//! something is on its way to the disk, and every disk that may be left is opened.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::model::{ModelGroup, check_epochs};
+use common::{GROUP, HALF_BYTES, Node, Recover, format, open_disk, open_with};
+use highwater_log::storage::{
+    Completion, Counters, CrashImages, Granularity, MemoryDisk, MemoryStorage, Op, PendingKind,
+    Storage, StorageError, Token,
+};
+use highwater_log::{
+    Base, Chain, Directory, EntryId, Event, Expected, GroupConfig, HardState, LogIndex, OpenError,
+    Position, Snapshot, Store, Term, WriteId,
+};
+use highwater_record::{Buffer, Offset};
+
+/// How many of the disks that a crash may leave at one point are opened, at most.
+const IMAGES_MAX: u128 = 40;
+
+/// A script on one group, its model, and which rows of the table it met.
+struct Script {
+    disk: MemoryDisk,
+    node: Node,
+    model: ModelGroup,
+    rows: BTreeSet<&'static str>,
+    images: usize,
+}
+
+impl Script {
+    fn new() -> Script {
+        let disk = MemoryDisk::new();
+        format(&disk);
+        let (mut node, _) = open_disk(&disk);
+        let config = GroupConfig {
+            segment_bytes: 64 << 10,
+            ..GroupConfig::default()
+        };
+        node.store.create_group(GROUP, config).unwrap();
+        Script {
+            disk,
+            node,
+            model: ModelGroup::new(),
+            rows: BTreeSet::new(),
+            images: 0,
+        }
+    }
+
+    fn promise(&mut self, term: u32) {
+        let write = self.node.promise(GROUP, term);
+        self.model.hard = HardState {
+            term: Term(term),
+            vote: None,
+        };
+        self.model.hards.push((write, self.model.hard));
+    }
+
+    fn append(&mut self, bytes: usize) {
+        let term = self.model.hard.term;
+        let write = self.node.append_sized(GROUP, term.0, bytes);
+        let end = self.node.store.end(GROUP).unwrap().offset;
+        self.model.log.entries.push((term, end));
+        self.model.note_log(write);
+    }
+
+    fn cut(&mut self, first: u64) {
+        let write = self.node.cut(GROUP, first);
+        self.model.log.cut(LogIndex(first));
+        self.model.note_log(write);
+    }
+
+    fn base(&mut self, index: u64) {
+        let start = Position {
+            before: EntryId {
+                index: LogIndex(index),
+                term: self.model.hard.term,
+            },
+            chain: Chain(index),
+            offset: Offset(index * 10),
+        };
+        let base = Base {
+            start,
+            log_start_offset: start.offset,
+            epochs: Vec::new(),
+            state: Buffer::from(b"state".to_vec()),
+        };
+        let write = self.node.base(GROUP, base);
+        self.model.log.start = start;
+        self.model.log.entries.clear();
+        self.model.note_log(write);
+    }
+
+    fn seal(&mut self) {
+        let last = self.node.last(GROUP).index;
+        self.node.store.commit(GROUP, last);
+        let events = std::mem::take(&mut self.node.events);
+        for event in events {
+            if let Event::Closed { sequence, .. } = event {
+                let snapshot = Snapshot {
+                    at: last,
+                    state: Buffer::from(b"snapshot".to_vec()),
+                };
+                self.node.store.seal(GROUP, sequence, snapshot).unwrap();
+            }
+        }
+    }
+
+    /// Turns until nothing is left to do, crashing in copies of the disk at every turn.
+    fn settle(&mut self) {
+        for _ in 0..1_000 {
+            self.node.store.flush(self.node.now);
+            self.crash_here();
+            self.node.turn();
+            for (_, write) in std::mem::take(&mut self.node.persisted) {
+                self.model.persisted(write);
+            }
+            assert_eq!(self.node.alarms(), Vec::<String>::new());
+            if !self.node.store.is_busy() {
+                return;
+            }
+        }
+        panic!("the store does not come to rest");
+    }
+
+    /// Opens disks that a power cut may leave now.
+    fn crash_here(&mut self) {
+        self.note_rows();
+        for granularity in [
+            Granularity::Subsets { unit: 4096 },
+            Granularity::Prefixes { unit: 512 },
+        ] {
+            let images = CrashImages::new(&self.disk, granularity);
+            let count = images.count().unwrap_or(u128::MAX);
+            let tried = count.min(IMAGES_MAX);
+            for nth in 0..tried {
+                let number = if count <= IMAGES_MAX {
+                    nth
+                } else {
+                    (count - 1) / (tried - 1) * nth
+                };
+                self.images += 1;
+                self.check(&images.image(number), number);
+            }
+        }
+    }
+
+    fn note_rows(&mut self) {
+        for change in self.disk.pending() {
+            let path = change.what.as_str();
+            let row = match change.kind {
+                PendingKind::Write { .. } if path.starts_with("journal/") => "journal unit",
+                PendingKind::Write { offset: 4096, .. } => "first write",
+                PendingKind::Write { .. } if path.starts_with("prepare/") => "file is made",
+                PendingKind::Write { .. } => "later write or footer",
+                PendingKind::Resize { .. } if path.starts_with("prepare/") => "file is made",
+                PendingKind::Resize { .. } => "trim",
+                PendingKind::Entries => "directory change",
+            };
+            self.rows.insert(row);
+        }
+    }
+
+    fn check(&self, disk: &MemoryDisk, number: u128) {
+        let context = format!("image {number} of {:?}", self.disk.pending());
+        let (mut node, recovered) = open_disk(disk);
+        assert_eq!(recovered.alarms, [], "{context}");
+        let mut model = self.model.clone();
+        let found = recovered.groups.iter().find(|group| group.group == GROUP);
+        let Some(found) = found else {
+            assert_eq!(model.logs[0].0, WriteId(0), "{context}: the group is gone");
+            return;
+        };
+        let ids: Vec<EntryId> = node.read_all(GROUP).iter().map(|entry| entry.id).collect();
+        model.check(found, &ids, &context);
+        check_epochs(found, &ids, &context);
+        // Recovery is idempotent, and what it found is durable.
+        let end = node.store.end(GROUP).unwrap();
+        drop(node);
+        disk.power_cut(|_| highwater_log::storage::Keep::Nothing);
+        let (node, _) = open_disk(disk);
+        assert_eq!(node.store.end(GROUP).unwrap(), end, "{context}");
+    }
+}
+
+#[test]
+fn every_row_of_the_crash_table() {
+    let mut script = Script::new();
+    script.promise(1);
+    script.append(100);
+    script.append(6_000);
+    script.settle();
+    script.append(300);
+    script.settle();
+    script.append(9_000);
+    script.append(50);
+    script.settle();
+    for _ in 0..4 {
+        // A roll.
+        script.append(15_000);
+    }
+    script.settle();
+    script.promise(2);
+    script.cut(5);
+    script.append(200);
+    script.settle();
+    script.promise(3);
+    script.cut(4);
+    script.settle();
+    script.append(100);
+    script.settle();
+    script.seal();
+    script.settle();
+    script.node.store.set_log_start(GROUP, Offset(40)).unwrap();
+    script.settle();
+    script.promise(4);
+    script.base(50);
+    script.append(100);
+    script.settle();
+    script.cut(51);
+    script.settle();
+    for term in 5..25 {
+        // The journal's half fills, and the other one begins.
+        script.promise(term);
+        script.settle();
+    }
+    let expected = [
+        "directory change",
+        "file is made",
+        "first write",
+        "journal unit",
+        "later write or footer",
+        "trim",
+    ];
+    let rows: Vec<&str> = script.rows.iter().copied().collect();
+    assert_eq!(rows, expected);
+    assert!(script.images > 1_000, "{} images", script.images);
+}
+
+/// A storage whose power fails at a given operation: that one has begun, and nothing comes back
+/// any more but errors.
+struct PowerFails {
+    inner: MemoryStorage,
+    left: usize,
+    dead: bool,
+    unanswered: Vec<Token>,
+}
+
+impl Storage for PowerFails {
+    fn alignment(&self) -> usize {
+        self.inner.alignment()
+    }
+
+    fn submit(&mut self, token: Token, op: Op) {
+        if self.left == 0 {
+            self.dead = true;
+        } else {
+            self.left -= 1;
+        }
+        self.unanswered.push(token);
+        self.inner.submit(token, op);
+    }
+
+    fn flush(&mut self) {
+        self.inner.flush();
+    }
+
+    fn poll(&mut self, out: &mut Vec<Completion>) {
+        if !self.dead {
+            self.unanswered.clear();
+            return self.inner.poll(out);
+        }
+        out.extend(self.unanswered.drain(..).map(|token| Completion {
+            token,
+            result: Err(StorageError::Io {
+                path: "disk".to_owned(),
+                call: "any",
+                reason: "the power is gone".to_owned(),
+            }),
+        }));
+    }
+
+    fn wait(&mut self) {
+        self.inner.flush();
+    }
+
+    fn in_flight(&self) -> usize {
+        self.unanswered.len()
+    }
+
+    fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+}
+
+/// A directory with everything in it that recovery may have to finish.
+fn crashed_disk() -> (MemoryDisk, Position, HardState) {
+    let mut script = Script::new();
+    script.promise(1);
+    for _ in 0..6 {
+        script.append(15_000);
+        script.node.settle();
+    }
+    script.promise(2);
+    script.cut(6);
+    script.append(100);
+    script.node.settle();
+    let end = script.node.store.end(GROUP).unwrap();
+    let hard = script.node.store.hard_state(GROUP).unwrap();
+    // A write that is cut off, and a file that is being made.
+    script.append(9_000);
+    script.append(40_000);
+    script.node.store.flush(script.node.now);
+    let disk = script.disk.clone();
+    drop(script);
+    disk.power_cut(|change| match change.kind {
+        PendingKind::Write { .. } => highwater_log::storage::Keep::Units {
+            unit: 4096,
+            kept: vec![false, true, true],
+        },
+        _ => highwater_log::storage::Keep::Everything,
+    });
+    (disk, end, hard)
+}
+
+#[test]
+fn recovery_survives_crashes_at_each_of_its_steps() {
+    let (disk, end, hard) = crashed_disk();
+    let mut steps = 0;
+    let mut opened = 0;
+    loop {
+        let copy = disk.fork();
+        let storage = PowerFails {
+            inner: MemoryStorage::new(&copy),
+            left: steps,
+            dead: false,
+            unanswered: Vec::new(),
+        };
+        let finished = open_with(storage, common::config()).is_ok();
+        let images = CrashImages::new(&copy, Granularity::Subsets { unit: 4096 });
+        let count = images.count().unwrap_or(u128::MAX).min(64);
+        for number in 0..count {
+            let image = images.image(number);
+            let (node, recovered) = open_disk(&image);
+            let group = recovered.group(GROUP);
+            assert_eq!(recovered.alarms, [], "step {steps}, image {number}");
+            assert_eq!(group.quarantine, None);
+            assert_eq!(group.hard_state, hard);
+            assert_eq!(node.store.end(GROUP).unwrap(), end);
+            opened += 1;
+        }
+        if finished {
+            break;
+        }
+        steps += 1;
+    }
+    assert!(steps > 20, "{steps} steps");
+    assert!(opened > 60, "{opened} disks");
+}
+
+#[test]
+fn formatting_survives_crashes_too() {
+    let format = common::directory_format();
+    for steps in 0.. {
+        let disk = MemoryDisk::new();
+        let mut storage = PowerFails {
+            inner: MemoryStorage::new(&disk),
+            left: steps,
+            dead: false,
+            unanswered: Vec::new(),
+        };
+        let finished = Directory::format(&mut storage, &format).is_ok();
+        drop(storage);
+        disk.power_cut_by_chance(&mut fastrand::Rng::with_seed(steps as u64));
+        let mut storage = MemoryStorage::new(&disk);
+        let opened = Directory::open(&mut storage, &Expected::default(), 1, HALF_BYTES);
+        if finished {
+            let directory = opened.unwrap();
+            let opened = Store::open(storage, common::pool(), common::config(), &directory, &[]);
+            opened.unwrap();
+            return;
+        }
+        // Whole, or not formatted at all: never something between.
+        if let Err(error) = opened {
+            assert_eq!(error, OpenError::NotFormatted, "step {steps}");
+        }
+    }
+}

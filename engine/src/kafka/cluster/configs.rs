@@ -19,13 +19,22 @@ pub(super) const SOURCE_TOPIC: i8 = 1;
 const SOURCE_STATIC_BROKER: i8 = 4;
 pub(super) const SOURCE_DEFAULT: i8 = 5;
 
+/// How many resources are described at once: each takes a few bytes to ask for, and thousands to
+/// answer.
+const RESOURCES_MAX: usize = 1_000;
+
 /// The answer.
 pub(super) fn describe(request: &DescribeConfigsRequest, view: &View) -> DescribeConfigsResponse {
-    let results = request.resources.iter().map(|resource| {
+    let resources = (0..).zip(&request.resources);
+    let results = resources.map(|(number, resource)| {
         let result = DescribeConfigsResult::default()
             .with_resource_type(resource.resource_type)
             .with_resource_name(resource.resource_name.clone());
-        match configs_of(resource, request, view) {
+        let configs = match number {
+            0..RESOURCES_MAX => configs_of(resource, request, view),
+            _ => Err((ErrorCode::PolicyViolation, "too many resources at once")),
+        };
+        match configs {
             Ok(configs) => result.with_configs(configs),
             Err((code, message)) => result
                 .with_error_code(code.code())

@@ -1,7 +1,7 @@
 //! Metadata: which nodes and topics there are, and who leads what. Topics that are asked for come
 //! into being, if that is wanted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_protocol::messages::{
     BrokerId, MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponseBroker,
@@ -104,8 +104,12 @@ impl MetadataJob {
                 .map(|topic| describe(topic, view))
                 .collect(),
             Some(topics) => {
+                // Each once: a request that repeats a large topic's name would become a response
+                // of gigabytes.
+                let mut seen = BTreeSet::new();
                 let topics = topics.iter();
                 topics
+                    .filter(|topic| seen.insert((&topic.name, topic.topic_id)))
                     .map(|topic| self.describe_asked(topic, view))
                     .collect()
             }

@@ -25,7 +25,8 @@ pub use config::KafkaConfig;
 
 use self::admin::AdminRequest;
 use self::control::{
-    AskId, AskOutput, Asks, FORWARDED_BYTES_MAX, Followed, Follower, Lead, Message, Origin, What,
+    AskId, AskOutput, Asks, FORWARDED_BYTES_MAX, Followed, Follower, Lead, Message, Origin, Repeat,
+    What,
 };
 use self::metadata::{MetadataJob, Progress};
 use self::producer_ids::ProducerIds;
@@ -186,10 +187,12 @@ impl Desk {
             }
         };
         let deadline = now.monotonic + admin.wait();
-        match self
-            .asks
-            .ask(now.monotonic, What::Request(question), deadline)
-        {
+        match self.asks.ask(
+            now.monotonic,
+            What::Request(question),
+            Repeat::Never,
+            deadline,
+        ) {
             Some(ask) => {
                 self.askers.insert(ask, id);
                 // The question is over by its deadline, which answers the request.
@@ -211,7 +214,9 @@ impl Desk {
                 Progress::Wait => {}
                 Progress::Create(question) => {
                     let what = What::Request(question);
-                    match self.asks.ask(now.monotonic, what, deadline) {
+                    // A topic that the first question has created is what is wanted.
+                    let repeat = Repeat::Harmless;
+                    match self.asks.ask(now.monotonic, what, repeat, deadline) {
                         Some(ask) => drop(self.askers.insert(ask, id)),
                         None => {
                             let response = job.reply(&self.view);
@@ -364,10 +369,13 @@ impl Desk {
         let deadline = now.monotonic + ASK_AGAIN_AFTER;
         if self.is_on_first_shard() && self.registration.is_none() && !self.view.is_current() {
             let what = What::Register(self.view.config.registration.clone());
-            self.registration = self.asks.ask(now.monotonic, what, deadline);
+            let repeat = Repeat::Harmless;
+            self.registration = self.asks.ask(now.monotonic, what, repeat, deadline);
         }
         if self.producer_ids.wanted && self.refill.is_none() {
-            self.refill = self.asks.ask(now.monotonic, What::ProducerIds, deadline);
+            // Ids that are given out twice over are lost; there are enough of them.
+            let (what, repeat) = (What::ProducerIds, Repeat::Harmless);
+            self.refill = self.asks.ask(now.monotonic, what, repeat, deadline);
         }
     }
 
@@ -491,8 +499,11 @@ impl Cluster for Desk {
         self.view.handle_leader(hint);
     }
 
-    fn handle_peer(&mut self, _now: Now, node: NodeId, reachable: bool) {
+    fn handle_peer(&mut self, now: Now, node: NodeId, reachable: bool) {
         self.view.handle_peer(node, reachable);
+        if !reachable {
+            self.asks.handle_unreachable(now.monotonic, node);
+        }
     }
 
     fn handle_message(

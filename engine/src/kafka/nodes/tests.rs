@@ -685,3 +685,43 @@ fn metadata_names_topics_as_each_version_may() {
     let refused = strict.ask(client, &metadata(&["new"]), 12);
     assert_eq!(codes(&refused), [ErrorCode::UnknownTopicOrPartition]);
 }
+
+#[test]
+fn small_requests_do_not_become_huge_answers() {
+    let mut nodes = Nodes::single();
+    let client = nodes.connect(1, 0);
+    nodes.ask(client, &metadata(&["t"]), 12);
+    let repeated = vec!["t"; 30_000];
+    let answer = nodes.ask(client, &metadata(&repeated), 12);
+    assert_eq!(answer.topics.len(), 1);
+    let resource = DescribeConfigsResource::default()
+        .with_resource_type(2)
+        .with_resource_name(text("t"))
+        .with_configuration_keys(None);
+    let request = DescribeConfigsRequest::default().with_resources(vec![resource; 1_001]);
+    let results = nodes.ask(client, &request, 4).results;
+    assert!(!results[999].configs.is_empty());
+    assert!(results[1_000].configs.is_empty());
+    let code = ErrorCode::from_code(results[1_000].error_code);
+    assert_eq!(code, ErrorCode::PolicyViolation);
+}
+
+#[test]
+fn more_requests_at_once_than_allowed_close_the_connection() {
+    let mut nodes = Nodes::single();
+    let client = nodes.connect(1, 0);
+    nodes.ask(client, &metadata(&["t"]), 12);
+    let record = batch(nodes.wall_ms(), &["x"], None);
+    nodes.produce(client, "t", 0, &record);
+    // Each waits for what does not come.
+    let poll = fetch("t", &[(0, 1)]);
+    for _ in 0..crate::kafka::REQUESTS_IN_FLIGHT_MAX {
+        nodes.send(client, &poll, 12);
+    }
+    nodes.run_for(Duration::from_millis(100));
+    assert!(!nodes.is_closed(client));
+    nodes.send(client, &poll, 12);
+    nodes.run_until("it is closed", |nodes| nodes.is_closed(client));
+    let service = nodes.nodes[&NodeId(1)].shards[0].service();
+    assert!(service.requests_running() <= crate::kafka::REQUESTS_IN_FLIGHT_MAX);
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use highwater_consensus::LogIndex;
+use highwater_consensus::{LogIndex, NodeId};
 use highwater_record::Buffer;
 
 use super::message::{Message, Outcome, What};
@@ -35,10 +35,21 @@ pub(in crate::kafka::cluster) enum AskOutput {
     TimedOut(AskId),
 }
 
+/// Whether it does no harm to ask twice, if the first question may have been heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kafka::cluster) enum Repeat {
+    /// What the first has done would be missed, or taken for a refusal: a topic that it has
+    /// created is there already for the second.
+    Never,
+    /// It can be asked until it is answered.
+    Harmless,
+}
+
 #[derive(Debug)]
 struct Asked {
     what: What,
     deadline: Duration,
+    repeat: Repeat,
     phase: Phase,
 }
 
@@ -46,21 +57,10 @@ struct Asked {
 enum Phase {
     /// To be asked at this time.
     Waiting(Duration),
-    /// On its way, lost at this time if that is known.
-    Sent(Duration),
+    /// On its way to there; to be taken for lost at this time.
+    Sent(ServiceAddress, Duration),
     /// Answered, but this must be applied here first.
     Applying(LogIndex, Buffer),
-}
-
-impl What {
-    /// Whether it does no harm to ask twice.
-    fn is_repeatable(&self) -> bool {
-        match self {
-            // A topic created by the first would be there already for the second.
-            What::Request(_) => false,
-            What::ProducerIds | What::Register(_) => true,
-        }
-    }
 }
 
 /// The questions that are not answered yet.
@@ -76,6 +76,7 @@ impl Asks {
         &mut self,
         now: Duration,
         what: What,
+        repeat: Repeat,
         deadline: Duration,
     ) -> Option<AskId> {
         if self.asked.len() == ASKS_MAX {
@@ -86,6 +87,7 @@ impl Asks {
         let asked = Asked {
             what,
             deadline,
+            repeat,
             phase: Phase::Waiting(now),
         };
         self.asked.insert(id, asked);
@@ -106,12 +108,17 @@ impl Asks {
             Outcome::NotController | Outcome::Busy => {
                 asked.phase = Phase::Waiting(now + RETRY_AFTER);
             }
-            Outcome::Unknown if asked.what.is_repeatable() => {
-                asked.phase = Phase::Waiting(now + RETRY_AFTER);
-            }
-            // Nothing better is to be had; time will be up at once.
-            Outcome::Unknown => asked.deadline = now,
+            Outcome::Unknown => asked.lose(now + RETRY_AFTER),
             Outcome::Done { index, payload } => asked.phase = Phase::Applying(index, payload),
+        }
+    }
+
+    /// A node cannot be reached any more: what it was asked may be lost.
+    pub(in crate::kafka::cluster) fn handle_unreachable(&mut self, now: Duration, node: NodeId) {
+        for asked in self.asked.values_mut() {
+            if matches!(asked.phase, Phase::Sent(to, _) if to.node == node) {
+                asked.lose(now + RETRY_AFTER);
+            }
         }
     }
 
@@ -136,7 +143,7 @@ impl Asks {
                 outputs.push(AskOutput::TimedOut(id));
                 return false;
             }
-            let due = matches!(asked.phase, Phase::Waiting(at) | Phase::Sent(at) if at <= now);
+            let due = matches!(asked.phase, Phase::Waiting(at) | Phase::Sent(_, at) if at <= now);
             if due {
                 asked.phase = ask_leader(now, id, asked, own, leader, &mut outputs);
             }
@@ -148,10 +155,20 @@ impl Asks {
     /// When to step again.
     pub(in crate::kafka::cluster) fn next_timeout(&self) -> Option<Duration> {
         let due = |asked: &Asked| match asked.phase {
-            Phase::Waiting(at) | Phase::Sent(at) => at.min(asked.deadline),
+            Phase::Waiting(at) | Phase::Sent(_, at) => at.min(asked.deadline),
             Phase::Applying(..) => asked.deadline,
         };
         self.asked.values().map(due).min()
+    }
+}
+
+impl Asked {
+    /// Nobody knows what has become of it: it is asked again, or its time is up.
+    fn lose(&mut self, again_at: Duration) {
+        match self.repeat {
+            Repeat::Harmless => self.phase = Phase::Waiting(again_at),
+            Repeat::Never => self.deadline = Duration::ZERO,
+        }
     }
 }
 
@@ -172,17 +189,15 @@ fn ask_leader(
     } else {
         AskOutput::Send(leader, Message::Ask { id: id.0, what })
     });
-    Phase::Sent(if asked.what.is_repeatable() {
-        now + LOST_AFTER
-    } else {
-        asked.deadline
-    })
+    let lost_at = match asked.repeat {
+        Repeat::Harmless => now + LOST_AFTER,
+        Repeat::Never => asked.deadline,
+    };
+    Phase::Sent(leader, lost_at)
 }
 
 #[cfg(test)]
 mod tests {
-    use highwater_consensus::NodeId;
-
     use super::*;
     use crate::io::ShardId;
 
@@ -206,7 +221,9 @@ mod tests {
     #[test]
     fn a_question_waits_for_a_leader_and_its_answer_for_the_state() {
         let mut asks = Asks::default();
-        let id = asks.ask(ms(0), request(), ms(1_000)).unwrap();
+        let id = asks
+            .ask(ms(0), request(), Repeat::Never, ms(1_000))
+            .unwrap();
         assert_eq!(asks.step(ms(0), LogIndex(0), OWN, None), []);
         assert_eq!(asks.next_timeout(), Some(ms(50)));
         let sent = asks.step(ms(50), LogIndex(0), OWN, Some(LEADER));
@@ -233,7 +250,9 @@ mod tests {
     #[test]
     fn who_does_not_lead_is_not_believed_for_long() {
         let mut asks = Asks::default();
-        let id = asks.ask(ms(0), request(), ms(1_000)).unwrap();
+        let id = asks
+            .ask(ms(0), request(), Repeat::Never, ms(1_000))
+            .unwrap();
         asks.step(ms(0), LogIndex(0), OWN, Some(LEADER));
         asks.handle_answer(ms(10), id, Outcome::NotController);
         assert_eq!(asks.step(ms(59), LogIndex(0), OWN, Some(OWN)), []);
@@ -250,7 +269,7 @@ mod tests {
     #[test]
     fn only_what_does_no_harm_is_asked_again_after_silence() {
         let mut asks = Asks::default();
-        asks.ask(ms(0), What::ProducerIds, ms(10_000)).unwrap();
+        asks.ask(ms(0), What::ProducerIds, Repeat::Harmless, ms(10_000));
         assert_eq!(asks.step(ms(0), LogIndex(0), OWN, Some(LEADER)).len(), 1);
         assert_eq!(
             asks.step(ms(1_999), LogIndex(0), OWN, Some(LEADER)).len(),
@@ -261,7 +280,9 @@ mod tests {
             1
         );
         let mut asks = Asks::default();
-        let id = asks.ask(ms(0), request(), ms(10_000)).unwrap();
+        let id = asks
+            .ask(ms(0), request(), Repeat::Never, ms(10_000))
+            .unwrap();
         asks.step(ms(0), LogIndex(0), OWN, Some(LEADER));
         asks.handle_answer(ms(5), id, Outcome::Unknown);
         assert_eq!(
@@ -271,11 +292,35 @@ mod tests {
     }
 
     #[test]
+    fn what_an_unreachable_node_was_asked_is_not_waited_for() {
+        let mut asks = Asks::default();
+        let once = asks.ask(ms(0), request(), Repeat::Never, ms(10_000));
+        asks.ask(ms(0), What::ProducerIds, Repeat::Harmless, ms(10_000));
+        assert_eq!(asks.step(ms(0), LogIndex(0), OWN, Some(LEADER)).len(), 2);
+        asks.handle_unreachable(ms(5), OWN.node);
+        assert_eq!(asks.step(ms(5), LogIndex(0), OWN, Some(LEADER)), []);
+        asks.handle_unreachable(ms(10), LEADER.node);
+        let lost = asks.step(ms(10), LogIndex(0), OWN, None);
+        assert_eq!(lost, [AskOutput::TimedOut(once.unwrap())]);
+        let again = asks.step(ms(60), LogIndex(0), OWN, Some(OWN));
+        assert!(matches!(
+            again[..],
+            [AskOutput::Local(_, What::ProducerIds)]
+        ));
+    }
+
+    #[test]
     fn the_number_of_questions_is_bounded() {
         let mut asks = Asks::default();
         for _ in 0..ASKS_MAX {
-            assert!(asks.ask(ms(0), What::ProducerIds, ms(1)).is_some());
+            assert!(
+                asks.ask(ms(0), What::ProducerIds, Repeat::Harmless, ms(1))
+                    .is_some()
+            );
         }
-        assert!(asks.ask(ms(0), What::ProducerIds, ms(1)).is_none());
+        assert!(
+            asks.ask(ms(0), What::ProducerIds, Repeat::Harmless, ms(1))
+                .is_none()
+        );
     }
 }

@@ -6,7 +6,7 @@ mod follow;
 mod lead;
 mod message;
 
-pub(super) use ask::{AskId, AskOutput, Asks};
+pub(super) use ask::{AskId, AskOutput, Asks, Repeat};
 pub(super) use follow::{Followed, Follower};
 pub(super) use lead::{Lead, Origin};
 pub(super) use message::{FORWARDED_BYTES_MAX, Message, What};

@@ -15,7 +15,6 @@ mod positions;
 mod producer_state;
 mod service;
 mod shard;
-pub mod store_stub;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 

@@ -199,9 +199,9 @@ impl Positions {
         }
     }
 
-    /// Recovery knows of entries up to `last` that end at `end_offset`, but not where each ends.
+    /// There are entries up to `last`, which end at `end_offset`; where each ends is not known:
+    /// they lie before what recovery has replayed, or in a hole.
     pub(crate) fn skip_to(&mut self, last: consensus::LogIndex, end_offset: Offset) {
-        assert!(self.ends.is_empty(), "entries are skipped at the front");
         if last > self.last {
             self.push(last, end_offset, None);
         }
@@ -248,16 +248,25 @@ impl Positions {
         });
     }
 
-    /// Everything from `first` on is gone.
-    pub(crate) fn cut(&mut self, first: consensus::LogIndex) {
+    /// Everything from `first` on is gone, and the log ends at `end_offset`.
+    pub(crate) fn cut(&mut self, first: consensus::LogIndex, end_offset: Offset) {
         assert!(first > self.committed, "what is committed is never cut");
+        assert!(
+            end_offset >= self.high_watermark,
+            "what is committed is never cut"
+        );
+        assert!(end_offset <= self.end_offset, "a cut makes a log no longer");
         while self.ends.back().is_some_and(|end| end.index >= first) {
             self.ends.pop_back();
         }
         let last = self.ends.back();
-        self.last = last.map_or(self.committed, |end| end.index);
+        let known = last.map_or(self.committed, |end| end.index);
+        self.last = known;
         self.end_offset = last.map_or(self.high_watermark, |end| end.end_offset);
-        assert_eq!(self.last, first.previous(), "each entry's end is known");
+        // The cut may fall among entries whose ends were not known.
+        self.skip_to(first.previous(), end_offset);
+        assert_eq!(self.last, first.previous(), "the log ends before the cut");
+        assert_eq!(self.end_offset, end_offset, "both know where it ends");
     }
 
     /// Everything is gone, and the log begins anew after `before`, at `offset`.
@@ -340,7 +349,7 @@ mod tests {
             positions.append(&entry(index, base, 5));
         }
         positions.commit(at(1));
-        positions.cut(at(2));
+        positions.cut(at(2), Offset(5));
         assert_eq!(positions.end_offset(), Offset(5));
         assert_eq!(positions.high_watermark(), Offset(5));
         positions.append(&entry(2, 5, 1));
@@ -353,7 +362,7 @@ mod tests {
         let mut positions = Positions::new(at(0), Offset(0));
         positions.append(&entry(1, 0, 5));
         positions.commit(at(1));
-        positions.cut(at(1));
+        positions.cut(at(1), Offset(0));
     }
 
     #[test]

@@ -21,8 +21,8 @@ mod timeouts;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use highwater_log::Event;
 use highwater_log::storage::Storage;
+use highwater_log::{Event, RecoveredGroup, Store};
 use highwater_record::{Buffer, BufferPool};
 
 use crate::io::{Input, Now, Output, Turn};
@@ -30,7 +30,6 @@ use crate::ops::{GroupId, OpId, OpQueue, ReplicaStatus};
 use crate::partition::{Effects, Env, Origin, Partition, Restored};
 use crate::producer_state::ProducerCount;
 use crate::service::{Service, ServiceOutput};
-use crate::store_stub::{RecoveredGroup, Store};
 
 pub use config::{ShardConfig, Timing};
 
@@ -294,9 +293,15 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 group,
                 sequence,
                 last,
-            } => self.with_partition(now, group, |partition, env| {
-                partition.handle_closed(env, sequence, last);
-            }),
+            } => {
+                // Files that an earlier life left are announced before the group takes part.
+                if let Some(restored) = self.recovered.get_mut(&group) {
+                    restored.closed.push_back((sequence, last));
+                }
+                self.with_partition(now, group, |partition, env| {
+                    partition.handle_closed(env, sequence, last);
+                });
+            }
             Event::NoSpace { group } => self.with_partition(now, group, |partition, _| {
                 partition.handle_no_space();
             }),

@@ -42,14 +42,17 @@ impl Partition {
                 self.append(env, positions::write_to_log(write), &entries);
             }
             Output::Cut { write, first } => {
-                self.positions.cut(first);
                 self.producers.cut(first);
+                let cut = first;
                 let (write, first) = (
                     positions::write_to_log(write),
                     positions::index_to_log(first),
                 );
                 let staged = env.store.cut(self.group, write, first);
                 self.check_staged(staged);
+                if let Ok(end) = env.store.end(self.group) {
+                    self.positions.cut(cut, end.offset);
+                }
             }
             Output::Base { write, before } => {
                 self.install_base(env, positions::write_to_log(write), before.index);

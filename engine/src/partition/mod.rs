@@ -20,11 +20,10 @@ mod waiting;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::store_stub::Store;
 use highwater_consensus as consensus;
 use highwater_consensus::{Lane, LogIndex, NodeId, Raft, RoleKind, Session};
-use highwater_log as log;
 use highwater_log::storage::Storage;
+use highwater_log::{self as log, Store};
 use highwater_record::{Buffer, BufferPool, Offset};
 
 use crate::io::{LeaderHint, Now, ShardId, Ticket};
@@ -160,7 +159,7 @@ impl Partition {
             senders: BTreeMap::new(),
             chunks: BTreeMap::new(),
             admitted_end: None,
-            closed: VecDeque::new(),
+            closed: restored.closed,
             frozen: None,
             retention_due: now.monotonic + retention::INTERVAL,
         })

@@ -1,14 +1,15 @@
 //! A replica as its disk has it after a start.
 
 use highwater_consensus::{self as consensus, LogIndex};
-use highwater_log::EntryKind;
+use std::collections::VecDeque;
+
+use highwater_log::{self as log, EntryKind, RecoveredGroup, Replayed};
 use highwater_record::{BatchHeader, Buffer, Offset};
 
 use super::GroupState;
 use super::producers::Producers;
 use crate::positions::{self, Positions};
 use crate::producer_state::ProducerCount;
-use crate::store_stub::RecoveredGroup;
 
 /// What a partition begins with.
 pub(crate) struct Restored {
@@ -18,6 +19,8 @@ pub(crate) struct Restored {
     pub(crate) log_start_offset: Offset,
     /// The state of the group's owner and the last entry that it includes.
     pub(crate) owner: Option<(LogIndex, Buffer)>,
+    /// Files that are full and wait to be sealed.
+    pub(crate) closed: VecDeque<(log::Sequence, log::LogIndex)>,
 }
 
 /// Why a replica could not be restored: its disk holds what no version of this program writes.
@@ -43,32 +46,13 @@ impl Restored {
             None => GroupState::default(),
         };
         let mut producers = Producers::restored(state.producers_at, &state.producers, count)?;
-        let mut positions = Positions::new(
-            positions::index_from_log(recovered.start.before.index),
-            recovered.start.offset,
-        );
-        if let Some(first) = recovered.replay.first() {
-            let before = positions::index_from_log(first.id.index.before());
-            positions.skip_to(before, first.base_offset);
-        } else {
-            let last = positions::index_from_log(recovered.last.index);
-            positions.skip_to(last, recovered.end_offset);
-        }
+        let before = positions::index_from_log(recovered.start.before.index);
+        let mut positions = Positions::new(before, recovered.start.offset);
         for entry in &recovered.replay {
-            positions.append_parts(
-                entry.id,
-                entry.kind,
-                entry.base_offset,
-                entry.offset_span,
-                &entry.body,
-            );
-            if entry.kind == EntryKind::Data {
-                let index = positions::index_from_log(entry.id.index);
-                let header = BatchHeader::read(&entry.body)
-                    .map_err(|_| RestoreError::Batch { index: index.0 })?;
-                producers.append(index, entry.base_offset, &header, entry.append_time);
-            }
+            replay(entry, &mut positions, &mut producers)?;
         }
+        let last = positions::index_from_log(recovered.last.index);
+        positions.skip_to(last, recovered.end_offset);
         let epochs = recovered.epochs.iter().map(|epoch| {
             let first = positions::index_from_log(epoch.first_index);
             (positions::term_from_log(epoch.term), first)
@@ -79,7 +63,7 @@ impl Restored {
             before: positions::id_from_log(recovered.start.before),
             epochs: epochs.collect(),
             last: positions::index_from_log(recovered.last.index),
-            quarantine: consensus::Quarantine::None,
+            quarantine: quarantine(&recovered),
         };
         Ok(Restored {
             raft,
@@ -87,6 +71,7 @@ impl Restored {
             producers,
             log_start_offset: recovered.log_start_offset,
             owner: state.owner,
+            closed: VecDeque::new(),
         })
     }
 
@@ -98,6 +83,45 @@ impl Restored {
             producers: Producers::new(count),
             log_start_offset: Offset::ZERO,
             owner: None,
+            closed: VecDeque::new(),
+        }
+    }
+}
+
+/// An entry that follows the snapshot. In front of the first one, and where the log has holes,
+/// it is not known where each entry ends.
+fn replay(
+    entry: &Replayed,
+    positions: &mut Positions,
+    producers: &mut Producers,
+) -> Result<(), RestoreError> {
+    let index = positions::index_from_log(entry.id.index);
+    positions.skip_to(index.previous(), entry.base_offset);
+    positions.append_parts(
+        entry.id,
+        entry.kind,
+        entry.base_offset,
+        entry.offset_span,
+        &entry.front,
+    );
+    if entry.kind == EntryKind::Data {
+        let header =
+            BatchHeader::read(&entry.front).map_err(|_| RestoreError::Batch { index: index.0 })?;
+        producers.append(index, entry.base_offset, &header, entry.append_time);
+    }
+    Ok(())
+}
+
+fn quarantine(recovered: &RecoveredGroup) -> consensus::Quarantine {
+    match &recovered.quarantine {
+        None => consensus::Quarantine::None,
+        Some(found) => {
+            let first = positions::index_from_log(found.first);
+            if found.reaches_end {
+                consensus::Quarantine::ToEnd { first }
+            } else {
+                consensus::Quarantine::Hole { first }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Replicas come and go.
 
 use highwater_consensus::{self as consensus, Membership, Priority};
+use highwater_log::RecoveredGroup;
 use highwater_log::storage::Storage;
 
 use super::{OpenShardError, Shard};
@@ -8,7 +9,6 @@ use crate::io::Now;
 use crate::ops::{CONTROLLER, GroupCommand, GroupId, GroupSpec};
 use crate::partition::{Partition, Restored};
 use crate::service::Service;
-use crate::store_stub::RecoveredGroup;
 
 impl<S: Storage, V: Service> Shard<S, V> {
     pub(super) fn start(
@@ -55,10 +55,15 @@ impl<S: Storage, V: Service> Shard<S, V> {
         if self.partitions.contains_key(&group) || !is_member {
             return;
         }
+        let log_config = crate::positions::group_config(&spec.config);
         let restored = match self.recovered.remove(&group) {
-            Some(restored) => restored,
+            Some(restored) => {
+                if let Err(error) = self.store.configure_group(group, log_config) {
+                    tracing::error!(group = group.0, %error, "group not configured");
+                }
+                restored
+            }
             None => {
-                let log_config = crate::positions::group_config(&spec.config);
                 if let Err(error) = self.store.create_group(group, log_config) {
                     tracing::error!(group = group.0, %error, "group not created");
                     return;

@@ -26,18 +26,20 @@ pub(super) struct Producer {
     next_sequence: i32,
     current: Option<Batch>,
     node: NodeId,
+    value_bytes_max: usize,
     /// How many batches it may still begin; the rest of a run it only finishes.
     pub(super) left: u32,
 }
 
 impl Producer {
-    pub(super) fn new(id: i64, group: GroupId, left: u32) -> Producer {
+    pub(super) fn new(id: i64, group: GroupId, left: u32, value_bytes_max: usize) -> Producer {
         Producer {
             id,
             group,
             next_sequence: 0,
             current: None,
             node: NodeId(1),
+            value_bytes_max,
             left,
         }
     }
@@ -71,7 +73,7 @@ impl Producer {
         let records = rng.u32(1..=3);
         for record in 0..records {
             let value = format!("{}/{}/{record}", self.id, self.next_sequence);
-            let padded = value + &"x".repeat(rng.usize(..200));
+            let padded = value + &"x".repeat(rng.usize(..self.value_bytes_max));
             let time = i64::from(self.next_sequence);
             builder
                 .append(time, None, Some(padded.as_bytes()), &[])

@@ -1,37 +1,111 @@
-//! A node's disk, which survives the node.
-#![allow(missing_docs, unreachable_pub)]
-use crate::store_stub::{self, RecoveredGroup, Store};
-use highwater_log::storage::MemoryStorage;
+//! A node's disk, which survives the node, and the stores of its lives.
+
 use std::time::Duration;
-pub type SimStorage = MemoryStorage;
-pub struct Disk {
-    disks: Vec<store_stub::Disk>,
+
+use fastrand::Rng;
+use highwater_log::storage::{FaultControl, Faults, FaultyStorage, MemoryDisk};
+use highwater_log::{Directory, DirectoryFormat, Expected, RecoveredGroup, Store, StoreConfig};
+use highwater_record::{Budget, BufferPool};
+
+use super::oracle::Violation;
+use crate::{GroupId, ShardId};
+
+/// The storage that simulated shards run on.
+pub(super) type SimStorage = FaultyStorage;
+
+/// The size of a half of a journal file: small, so that halves change often.
+const JOURNAL_HALF_BYTES: u64 = 64 << 10;
+
+/// A store and what it has found, for each shard.
+pub(super) type Opened = (Store<SimStorage>, Vec<RecoveredGroup>);
+
+/// A disk.
+pub(super) struct Disk {
+    disk: MemoryDisk,
+    faults: Faults,
+    rng: Rng,
+    format: DirectoryFormat,
+    is_formatted: bool,
+    controls: Vec<FaultControl>,
 }
+
 impl Disk {
-    pub fn new(_delay_max: Duration, _seed: u64) -> Disk {
+    pub(super) fn new(format: DirectoryFormat, faults: Faults, seed: u64) -> Disk {
         Disk {
-            disks: vec![Default::default(); 0],
+            disk: MemoryDisk::new(),
+            faults,
+            rng: Rng::with_seed(seed),
+            format,
+            is_formatted: false,
+            controls: Vec::new(),
         }
     }
-    pub fn set_now(&self, _now: Duration) {}
-    pub fn next_due(&self, _shard: crate::ShardId) -> Option<Duration> {
-        None
-    }
-    pub fn open(
-        &mut self,
-        seed: u64,
-        _now: Duration,
-        shards: u16,
-        _groups: &[crate::GroupId],
-    ) -> Result<Vec<(Store<SimStorage>, Vec<RecoveredGroup>)>, super::Violation> {
-        while self.disks.len() < usize::from(shards) {
-            self.disks.push(Default::default());
+
+    pub(super) fn set_now(&self, now: Duration) {
+        for control in &self.controls {
+            control.set_now(now);
         }
-        Ok(self
-            .disks
-            .iter()
-            .map(|d| Store::open(d.clone(), seed))
-            .collect())
     }
-    pub fn crash(&mut self) {}
+
+    /// When the next operation of a shard's completes.
+    pub(super) fn next_due(&self, shard: ShardId) -> Option<Duration> {
+        self.controls.get(usize::from(shard.0))?.next_due()
+    }
+
+    /// A new life: the stores of all shards. Opening takes no time and meets no faults.
+    pub(super) fn open(&mut self, now: Duration, shards: u16) -> Result<Vec<Opened>, Violation> {
+        let failed = |error: &dyn std::fmt::Display| Violation {
+            rule: "D4 what was written can be read again",
+            what: error.to_string(),
+        };
+        let mut front = self.storage(now);
+        if !self.is_formatted {
+            Directory::format(&mut front, &self.format).map_err(|error| failed(&error))?;
+            self.is_formatted = true;
+        }
+        let expected = Expected::default();
+        let directory = Directory::open(&mut front, &expected, shards.into(), JOURNAL_HALF_BYTES)
+            .map_err(|error| failed(&error))?;
+        drop(front);
+        self.controls.clear();
+        let mut opened = Vec::new();
+        for shard in 0..shards {
+            let storage = self.storage(now);
+            self.controls.push(storage.control().clone());
+            let here: Vec<GroupId> = directory.groups();
+            let is_mine = |group: &GroupId| ShardId::of_group(*group, shards) == ShardId(shard);
+            let mine: Vec<GroupId> = here.into_iter().filter(is_mine).collect();
+            let config = StoreConfig {
+                shard: shard.into(),
+                seed: self.rng.u64(..),
+                tail_cache_bytes: self.rng.usize(0..200_000),
+                map_sealed: self.rng.bool(),
+                reserve_bytes: 0,
+                ..StoreConfig::default()
+            };
+            let pool = BufferPool::new(Budget::new(256 << 20), 4096);
+            let (store, recovered) = Store::open(storage, pool, config, &directory, &mine)
+                .map_err(|error| failed(&error))?;
+            if let Some(alarm) = recovered.alarms.first() {
+                return Err(failed(alarm));
+            }
+            opened.push((store, recovered.groups));
+        }
+        for control in &self.controls {
+            control.set_faults(self.faults.clone());
+        }
+        Ok(opened)
+    }
+
+    fn storage(&mut self, now: Duration) -> SimStorage {
+        let storage = FaultyStorage::new(&self.disk, Faults::default(), self.rng.u64(..));
+        storage.control().set_now(now);
+        storage
+    }
+
+    /// The node has died, with its stores: what was not durable survives by chance.
+    pub(super) fn crash(&mut self) {
+        self.controls.clear();
+        self.disk.power_cut_by_chance(&mut self.rng);
+    }
 }

@@ -16,6 +16,8 @@ pub struct Plan {
     pub nodes: u32,
     /// How many shards the nodes have, one after the other, round and round.
     pub shards: Vec<u16>,
+    /// The largest value of a record; large ones fill files, which are then sealed.
+    pub value_bytes_max: usize,
     /// How large a group's files become.
     pub segment_bytes: u64,
     /// How many groups.
@@ -46,8 +48,10 @@ pub struct Plan {
     pub delete_every: Option<Duration>,
     /// How long a client waits for an answer before it asks again, perhaps somebody else.
     pub answer_max: Duration,
-    /// The longest that a write takes.
+    /// The longest that an operation of the disk takes.
     pub disk_delay_max: Duration,
+    /// The chance that it takes most of a second longer.
+    pub disk_stalls: f64,
 }
 
 impl Plan {
@@ -63,6 +67,7 @@ impl Plan {
         let mut chance = |rate: f64| if rng.bool() { 0.0 } else { rng.f64() * rate };
         let (loss, duplication, reordering, garbling) =
             (chance(0.2), chance(0.1), chance(0.1), chance(0.02));
+        let disk_stalls = chance(0.01);
         let mut every = |from: u64, to: u64| {
             let happens = rng.u8(..4) > 0;
             happens.then(|| Duration::from_millis(rng.u64(from..to)))
@@ -74,10 +79,12 @@ impl Plan {
         Plan {
             seed,
             nodes,
+            disk_stalls,
             shards: match rng.bool() {
                 true => vec![1],
                 false => (0..3).map(|_| rng.u16(1..=3)).collect(),
             },
+            value_bytes_max: [50, 500, 5_000][rng.usize(..3)],
             segment_bytes: 64 << 10,
             groups: rng.u64(1..=3),
             clients: rng.u32(1..=4),

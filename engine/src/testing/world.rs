@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use fastrand::Rng;
+use highwater_log::DirectoryFormat;
+use highwater_log::storage::Faults;
 use highwater_record::Buffer;
 
 use super::client::{Producer, Reader};
@@ -294,7 +296,7 @@ impl World {
             let id = NodeId(number);
             let node = Node {
                 id,
-                disk: Disk::new(self.plan.disk_delay_max, self.rng.u64(..)),
+                disk: self.new_disk(id),
                 shards: Vec::new(),
                 life: 0,
             };
@@ -305,7 +307,8 @@ impl World {
             let group = self.group_of(index);
             let id = i64::from(index) + 1_000;
             let left = self.rng.u32(20..200);
-            self.producers.push(Producer::new(id, group, left));
+            self.producers
+                .push(Producer::new(id, group, left, self.plan.value_bytes_max));
             self.readers.push(Reader::new(group, self.rng.bool()));
             let index = usize::try_from(index).expect("few clients");
             for asker in [Asker::Producer(index), Asker::Reader(index)] {
@@ -322,6 +325,23 @@ impl World {
         self.schedule(self.plan.cut_every, |_| Event::Cut);
         self.schedule(self.plan.transfer_every, |_| Event::Transfer);
         self.schedule(self.plan.delete_every, |_| Event::Delete);
+    }
+
+    fn new_disk(&mut self, id: NodeId) -> Disk {
+        let format = DirectoryFormat {
+            node: highwater_log::NodeId(id.0),
+            cluster: nodes::CLUSTER,
+            incarnation: nodes::incarnation_of(id),
+            created_ms: EPOCH_MS,
+        };
+        let faults = Faults {
+            delay_min: Duration::from_micros(50),
+            delay_max: self.plan.disk_delay_max,
+            stall_rate: self.plan.disk_stalls,
+            stall: Duration::from_millis(700),
+            ..Faults::default()
+        };
+        Disk::new(format, faults, self.rng.u64(..))
     }
 
     fn group_of(&self, index: u32) -> GroupId {

@@ -13,7 +13,7 @@ use crate::{
     ShardId, Timing,
 };
 
-const CLUSTER: ClusterId = ClusterId(*b"simulated worlds");
+pub(super) const CLUSTER: ClusterId = ClusterId(*b"simulated worlds");
 
 pub(super) fn incarnation_of(node: NodeId) -> Incarnation {
     let mut bytes = [0; 16];
@@ -33,7 +33,7 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("nodes stay");
         node.life += 1;
         let life = node.life;
-        let opened = node.disk.open(seed, self.now, shards, &groups)?;
+        let opened = node.disk.open(self.now, shards)?;
         for (shard, opened) in (0..shards).zip(opened) {
             let config = ShardConfig {
                 cluster: CLUSTER,

@@ -103,6 +103,18 @@ impl Disk {
         storage
     }
 
+    /// From now on nothing fails; operations still take their time.
+    pub(super) fn calm_down(&mut self) {
+        self.faults = Faults {
+            delay_min: self.faults.delay_min,
+            delay_max: self.faults.delay_max,
+            ..Faults::default()
+        };
+        for control in &self.controls {
+            control.set_faults(self.faults.clone());
+        }
+    }
+
     /// The node has died, with its stores: what was not durable survives by chance.
     pub(super) fn crash(&mut self) {
         self.controls.clear();

@@ -52,6 +52,10 @@ pub struct Plan {
     pub disk_delay_max: Duration,
     /// The chance that it takes most of a second longer.
     pub disk_stalls: f64,
+    /// The chance that a write or a sync fails, after which the node ends and is started again.
+    pub disk_errors: f64,
+    /// The chance that a new file finds no room, or a read no descriptor.
+    pub disk_shortages: f64,
 }
 
 impl Plan {
@@ -68,6 +72,8 @@ impl Plan {
         let (loss, duplication, reordering, garbling) =
             (chance(0.2), chance(0.1), chance(0.1), chance(0.02));
         let disk_stalls = chance(0.01);
+        let disk_errors = chance(0.001);
+        let disk_shortages = chance(0.05);
         let mut every = |from: u64, to: u64| {
             let happens = rng.u8(..4) > 0;
             happens.then(|| Duration::from_millis(rng.u64(from..to)))
@@ -80,6 +86,8 @@ impl Plan {
             seed,
             nodes,
             disk_stalls,
+            disk_errors,
+            disk_shortages,
             shards: match rng.bool() {
                 true => vec![1],
                 false => (0..3).map(|_| rng.u16(1..=3)).collect(),

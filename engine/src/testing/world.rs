@@ -339,6 +339,10 @@ impl World {
             delay_max: self.plan.disk_delay_max,
             stall_rate: self.plan.disk_stalls,
             stall: Duration::from_millis(700),
+            write_error: self.plan.disk_errors,
+            sync_error: self.plan.disk_errors,
+            no_space: self.plan.disk_shortages,
+            no_resources: self.plan.disk_shortages,
             ..Faults::default()
         };
         Disk::new(format, faults, self.rng.u64(..))
@@ -599,7 +603,15 @@ impl World {
                 self.cross(Place { shard: to, ..place }, input);
                 Ok(())
             }
-            Output::Failed { reason } => demand(false, "the disk does not fail here", || reason),
+            Output::Failed { reason } => {
+                let expected = self.plan.disk_errors > 0.0 && !self.calm;
+                self.trace
+                    .note(self.now, &format!("{from} fails: {reason}"));
+                self.fail(from);
+                demand(expected, "the disk fails only where it is told to", || {
+                    reason
+                })
+            }
             other => demand(false, "nothing else comes out", || format!("{other:?}")),
         }
     }

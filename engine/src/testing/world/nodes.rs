@@ -85,14 +85,19 @@ impl World {
 
     pub(super) fn crash(&mut self, id: NodeId) {
         self.schedule(self.plan.crash_every, |_| Event::Crash { node: id });
+        self.trace.note(self.now, &format!("{id} crashes"));
+        self.report.crashes += 1;
+        self.fail(id);
+    }
+
+    /// A node ends, and is started again after a while.
+    pub(super) fn fail(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("nodes stay");
         if !node.is_alive() {
             return;
         }
         node.shards.clear();
         node.disk.crash();
-        self.report.crashes += 1;
-        self.trace.note(self.now, &format!("{id} crashes"));
         for peer in (1..=self.plan.nodes).map(NodeId).filter(|&peer| peer != id) {
             let link = self.network.links.entry(Pair::of(id, peer)).or_default();
             if let Some(session) = link.session.take() {
@@ -177,6 +182,9 @@ impl World {
         self.trace.note(self.now, "calm");
         self.calm = true;
         self.network.calm_down();
+        for node in self.nodes.values_mut() {
+            node.disk.calm_down();
+        }
         for id in (1..=self.plan.nodes).map(NodeId) {
             self.after(Duration::from_millis(10), Event::Restart { node: id });
             for peer in (id.0 + 1..=self.plan.nodes).map(NodeId) {

@@ -150,7 +150,7 @@ pub enum OffsetSpec {
 pub type OpResult = Result<Outcome, OpError>;
 
 /// The answer to an operation that succeeded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The batches are committed.
     Produced {
@@ -216,7 +216,7 @@ pub enum Outcome {
 }
 
 /// What a fetch found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetched {
     /// Whole batches as they lie on disk, in order; the first holds the offset asked for. Empty
     /// if there is nothing there yet.
@@ -230,7 +230,7 @@ pub struct Fetched {
 }
 
 /// An entry that is decided.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommittedEntry {
     /// Its index.
     pub index: LogIndex,

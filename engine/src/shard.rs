@@ -19,6 +19,9 @@ mod peers;
 mod route;
 mod timeouts;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use highwater_log::storage::Storage;

@@ -1,0 +1,383 @@
+//! A few nodes whose frames are carried by hand, at once and in order, over disks that take no
+//! time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use highwater_consensus::{Lane, LogIndex, NodeId, Session};
+use highwater_log::storage::{MemoryDisk, MemoryStorage};
+use highwater_log::{
+    ClusterId, Directory, DirectoryFormat, Expected, Incarnation, Store, StoreConfig,
+};
+use highwater_record::{
+    BatchHeader, Budget, Buffer, BufferPool, Charge, Compression, ProducerStamp, RecordBatchBuilder,
+};
+
+use crate::io::{Input, Now, Output, ShardId, Ticket};
+use crate::ops::{
+    Batch, CommittedKind, GroupCommand, GroupConfig, GroupId, GroupSpec, Op, OpResult, Outcome,
+    ReplicaStatus,
+};
+use crate::service::NoService;
+use crate::shard::{Shard, ShardConfig, Timing};
+
+pub(super) const GROUP: GroupId = GroupId(5);
+
+const STEP: Duration = Duration::from_millis(10);
+const BUDGET_BYTES: usize = 64 << 20;
+
+struct Node {
+    disk: MemoryDisk,
+    budget: Budget,
+    shard: Shard<MemoryStorage, NoService>,
+}
+
+pub(super) struct Cluster {
+    nodes: BTreeMap<NodeId, Node>,
+    now: Duration,
+    answers: BTreeMap<Ticket, OpResult>,
+    next_ticket: u64,
+    cut: BTreeSet<NodeId>,
+    without_appends: bool,
+}
+
+pub(super) fn batch(value: &str) -> Batch {
+    batch_of(value, None)
+}
+
+pub(super) fn batch_of(value: &str, producer: Option<(i64, i32)>) -> Batch {
+    let mut builder = RecordBatchBuilder::new(Compression::None, 1 << 20);
+    if let Some((producer_id, base_sequence)) = producer {
+        builder.set_producer(ProducerStamp {
+            producer_id,
+            producer_epoch: 0,
+            base_sequence,
+        });
+    }
+    builder
+        .append(1, None, Some(value.as_bytes()), &[])
+        .unwrap();
+    let bytes = Buffer::from(builder.seal().unwrap());
+    let header = BatchHeader::read(&bytes).unwrap();
+    Batch { bytes, header }
+}
+
+fn incarnation(node: NodeId) -> Incarnation {
+    Incarnation([u8::try_from(node.0).unwrap(); 16])
+}
+
+fn open(
+    id: NodeId,
+    disk: &MemoryDisk,
+    budget: &Budget,
+    now: Now,
+) -> Shard<MemoryStorage, NoService> {
+    let mut front = MemoryStorage::new(disk);
+    let directory = Directory::open(&mut front, &Expected::default(), 1, 64 << 10).unwrap();
+    drop(front);
+    let storage = MemoryStorage::new(disk);
+    // The log's write buffers have a budget of their own here.
+    let pool = BufferPool::new(Budget::new(BUDGET_BYTES), 4096);
+    let config = StoreConfig {
+        reserve_bytes: 0,
+        ..StoreConfig::default()
+    };
+    let groups = directory.groups();
+    let (store, recovered) = Store::open(storage, pool, config, &directory, &groups).unwrap();
+    let config = ShardConfig {
+        cluster: ClusterId([9; 16]),
+        node: id,
+        incarnation: incarnation(id),
+        shard: ShardId(0),
+        shards: 1,
+        seed: id.0.into(),
+        timing: Timing::default(),
+        controller: None,
+    };
+    let pool = BufferPool::new(budget.clone(), 4096);
+    Shard::open(
+        config,
+        store,
+        recovered.groups,
+        pool,
+        NoService::default(),
+        now,
+    )
+    .unwrap()
+}
+
+impl Cluster {
+    /// Nodes 1 to `count`, linked, with one group that nobody has used yet.
+    pub(super) fn new(count: u32) -> Cluster {
+        let mut cluster = Cluster {
+            nodes: BTreeMap::new(),
+            now: Duration::ZERO,
+            answers: BTreeMap::new(),
+            next_ticket: 0,
+            cut: BTreeSet::new(),
+            without_appends: false,
+        };
+        let now = cluster.clock();
+        for id in (1..=count).map(NodeId) {
+            let disk = MemoryDisk::new();
+            let format = DirectoryFormat {
+                node: highwater_log::NodeId(id.0),
+                cluster: ClusterId([9; 16]),
+                incarnation: incarnation(id),
+                created_ms: 0,
+            };
+            Directory::format(&mut MemoryStorage::new(&disk), &format).unwrap();
+            let budget = Budget::new(BUDGET_BYTES);
+            let shard = open(id, &disk, &budget, now);
+            let node = Node {
+                disk,
+                budget,
+                shard,
+            };
+            cluster.nodes.insert(id, node);
+        }
+        let ids: Vec<NodeId> = cluster.nodes.keys().copied().collect();
+        for &id in &ids {
+            cluster.host(id);
+            for &peer in ids.iter().filter(|&&peer| peer != id) {
+                let up = Input::PeerUp {
+                    node: peer,
+                    session: Session(1),
+                    incarnation: incarnation(peer),
+                };
+                cluster.shard(id).push(up);
+            }
+        }
+        cluster.settle();
+        cluster
+    }
+
+    fn host(&mut self, id: NodeId) {
+        let spec = GroupSpec {
+            group: GROUP,
+            replicas: self.nodes.keys().copied().collect(),
+            config: GroupConfig::default(),
+        };
+        let create = Input::Group(GroupCommand::Create(spec));
+        self.shard(id).push(create);
+    }
+
+    fn shard(&mut self, id: NodeId) -> &mut Shard<MemoryStorage, NoService> {
+        &mut self.nodes.get_mut(&id).unwrap().shard
+    }
+
+    fn clock(&self) -> Now {
+        Now {
+            monotonic: self.now,
+            wall_ms: 1_700_000_000_000 + i64::try_from(self.now.as_millis()).unwrap(),
+        }
+    }
+
+    /// Turns until nobody has anything to say, without time passing.
+    fn settle(&mut self) {
+        for _ in 0..200 {
+            let now = self.clock();
+            let mut outputs = Vec::new();
+            for (&id, node) in &mut self.nodes {
+                node.shard.turn(now);
+                while let Some(output) = node.shard.poll_output() {
+                    outputs.push((id, output));
+                }
+            }
+            if outputs.is_empty() {
+                return;
+            }
+            for (from, output) in outputs {
+                self.carry(from, output);
+            }
+        }
+        panic!("the cluster does not come to rest");
+    }
+
+    fn carry(&mut self, from: NodeId, output: Output) {
+        match output {
+            Output::PeerFrame {
+                to,
+                session,
+                lane,
+                chunks,
+            } => {
+                let is_dropped = self.without_appends && lane == Lane::Append;
+                if is_dropped || self.cut.contains(&from) || self.cut.contains(&to) {
+                    return;
+                }
+                let bytes: Vec<u8> = chunks.iter().flat_map(|chunk| chunk.to_vec()).collect();
+                self.shard(to).push(Input::PeerFrame {
+                    from,
+                    session,
+                    lane,
+                    bytes: Buffer::from(bytes),
+                });
+            }
+            Output::LocalDone { ticket, result } => {
+                let twice = self.answers.insert(ticket, result);
+                assert!(twice.is_none(), "{ticket:?} is answered twice");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(super) fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += STEP;
+            self.settle();
+        }
+    }
+
+    pub(super) fn submit(&mut self, number: u32, op: Op) -> Ticket {
+        self.next_ticket += 1;
+        let ticket = Ticket(self.next_ticket);
+        self.shard(NodeId(number)).push(Input::Local {
+            ticket,
+            group: GROUP,
+            op,
+        });
+        self.settle();
+        ticket
+    }
+
+    pub(super) fn cancel(&mut self, number: u32, ticket: Ticket) {
+        let group = GROUP;
+        self.shard(NodeId(number))
+            .push(Input::LocalCancel { ticket, group });
+        self.settle();
+    }
+
+    pub(super) fn answer(&self, ticket: Ticket) -> Option<OpResult> {
+        self.answers.get(&ticket).cloned()
+    }
+
+    /// Asks, and waits a while for the answer.
+    pub(super) fn ask(&mut self, number: u32, op: Op) -> Option<OpResult> {
+        let ticket = self.submit(number, op);
+        for _ in 0..20 {
+            if self.answers.contains_key(&ticket) {
+                break;
+            }
+            self.run(STEP * 5);
+        }
+        self.answer(ticket)
+    }
+
+    /// Lets a node become the group's leader.
+    pub(super) fn elect(&mut self, number: u32) {
+        self.submit(number, Op::Barrier);
+        self.run(Duration::from_secs(1));
+        assert!(self.status(number).is_leader);
+    }
+
+    pub(super) fn run_until_led_by_other(&mut self, than: u32) -> u32 {
+        for _ in 0..1_000 {
+            self.run(STEP);
+            let mut others = self.nodes.keys().filter(|id| id.0 != than).copied();
+            let led = others.find(|id| {
+                let status = self.nodes[id].shard.status(GROUP);
+                status.is_some_and(|status| status.is_leader)
+            });
+            if let Some(leader) = led {
+                return leader.0;
+            }
+        }
+        panic!("nobody else leads");
+    }
+
+    pub(super) fn status(&self, number: u32) -> ReplicaStatus {
+        let status = self.nodes[&NodeId(number)].shard.status(GROUP);
+        status.expect("the group is here")
+    }
+
+    /// Nothing reaches or leaves the node any more, and nobody notices.
+    pub(super) fn cut(&mut self, number: u32) {
+        self.cut.insert(NodeId(number));
+    }
+
+    pub(super) fn drop_appends(&mut self, dropped: bool) {
+        self.without_appends = dropped;
+    }
+
+    pub(super) fn configure(&mut self, config: GroupConfig) {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            let config = config.clone();
+            let group = GROUP;
+            let configure = Input::Group(GroupCommand::Configure { group, config });
+            self.shard(id).push(configure);
+        }
+        self.settle();
+    }
+
+    pub(super) fn drop_group(&mut self) {
+        self.shard(NodeId(1))
+            .push(Input::Group(GroupCommand::Drop(GROUP)));
+        self.settle();
+    }
+
+    /// All of a node's memory is taken until what is given is dropped.
+    pub(super) fn exhaust_budget(&mut self, number: u32) -> Charge {
+        let budget = &self.nodes[&NodeId(number)].budget;
+        let left = budget.limit() - budget.used();
+        budget.charge(left).unwrap()
+    }
+
+    pub(super) fn hostile_frame(&mut self, from: u32, to: u32, bytes: Vec<u8>) {
+        let bytes = Buffer::from(bytes);
+        self.shard(NodeId(to)).push(Input::PeerFrame {
+            from: NodeId(from),
+            session: Session(1),
+            lane: Lane::Control,
+            bytes,
+        });
+        self.settle();
+    }
+
+    pub(super) fn frames_refused(&self, number: u32) -> u64 {
+        self.nodes[&NodeId(number)].shard.counters().frames_refused
+    }
+
+    /// The power fails and comes back.
+    pub(super) fn restart(&mut self, number: u32) {
+        let id = NodeId(number);
+        let now = self.clock();
+        let node = self.nodes.remove(&id).unwrap();
+        drop(node.shard);
+        node.disk
+            .power_cut(|_| highwater_log::storage::Keep::Nothing);
+        let shard = open(id, &node.disk, &node.budget, now);
+        self.nodes.insert(id, Node { shard, ..node });
+        self.host(id);
+        self.settle();
+    }
+
+    fn entries(&mut self, number: u32) -> Vec<crate::ops::CommittedEntry> {
+        let op = Op::ReadEntries {
+            from: LogIndex(1),
+            max_bytes: 1 << 20,
+        };
+        match self.ask(number, op) {
+            Some(Ok(Outcome::Entries { entries, .. })) => entries,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The batches that a replica has committed, one behind the other.
+    pub(super) fn bodies(&mut self, number: u32) -> Vec<u8> {
+        let entries = self.entries(number).into_iter();
+        let data = entries.filter(|entry| matches!(entry.kind, CommittedKind::Data { .. }));
+        data.flat_map(|entry| entry.body.to_vec()).collect()
+    }
+
+    /// What was proposed, as a replica has committed it.
+    pub(super) fn owner_entries(&mut self, number: u32) -> Vec<String> {
+        let entries = self.entries(number).into_iter();
+        let control = entries.filter(|entry| entry.kind == CommittedKind::Control);
+        control
+            .map(|entry| String::from_utf8(entry.body.to_vec()).unwrap())
+            .collect()
+    }
+}

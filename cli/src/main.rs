@@ -6,6 +6,7 @@ mod exit;
 mod format;
 mod input;
 mod interrupt;
+mod nodes;
 mod print;
 mod tally;
 mod time;

@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use highwater_engine::{GroupId, Input, Op, OpResult, Ticket};
+use highwater_engine::{GroupId, Input, Lane, NodeId, Op, OpResult, Session, Ticket};
+use highwater_record::{Buffer, TopicPartition};
 use tokio::sync::{Notify, oneshot};
 
 /// One thing said to a shard's thread.
@@ -23,13 +24,36 @@ pub(crate) enum Mail {
         reply: oneshot::Sender<OpResult>,
     },
     /// Nobody waits for that answer any more.
-    Forget(Ticket),
+    Forget {
+        /// What it is called.
+        ticket: Ticket,
+        /// On which group it was asked.
+        group: GroupId,
+    },
+    /// A frame of another shard for a peer: only shard 0's thread holds the links.
+    Send {
+        /// To whom.
+        to: NodeId,
+        /// In which life of the link.
+        session: Session,
+        /// By which lane.
+        lane: Lane,
+        /// The frame, in pieces.
+        chunks: Vec<Buffer>,
+    },
     /// A whole Kafka request of the embedding service, and where its response goes.
     Request {
         /// The request, without its length prefix.
-        frame: highwater_record::Buffer,
+        frame: Buffer,
         /// Where the response goes, in pieces, without its length prefix.
-        reply: oneshot::Sender<Vec<highwater_record::Buffer>>,
+        reply: oneshot::Sender<Vec<bytes::Bytes>>,
+    },
+    /// Which group a partition is, as this shard knows the cluster.
+    Locate {
+        /// The topic and the partition.
+        partition: TopicPartition,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Option<GroupId>>,
     },
     /// Hand leadership over, then end.
     Stop,
@@ -130,7 +154,17 @@ mod tests {
     use super::*;
 
     fn ticket(number: u64) -> Mail {
-        Mail::Forget(Ticket(number))
+        Mail::Forget {
+            ticket: Ticket(number),
+            group: GroupId(1),
+        }
+    }
+
+    fn number(mail: &Mail) -> u64 {
+        match mail {
+            Mail::Forget { ticket, .. } => ticket.0,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
@@ -141,7 +175,7 @@ mod tests {
         }
         let mut taken = Vec::new();
         mailbox.take(2, &mut taken);
-        assert!(matches!(taken[..], [Mail::Forget(Ticket(0)), Mail::Forget(Ticket(1))]));
+        assert_eq!(taken.iter().map(number).collect::<Vec<_>>(), [0, 1]);
         mailbox.take(2, &mut taken);
         assert_eq!(taken.len(), 3);
     }
@@ -153,7 +187,7 @@ mod tests {
             mailbox.send(ticket(number as u64)).unwrap();
         }
         let refused = mailbox.send(ticket(7)).unwrap_err();
-        assert!(matches!(refused, NotTaken::Full(mail) if matches!(*mail, Mail::Forget(Ticket(7)))));
+        assert!(matches!(refused, NotTaken::Full(mail) if number(&mail) == 7));
     }
 
     #[test]

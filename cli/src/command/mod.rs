@@ -2,8 +2,11 @@
 
 mod config;
 mod consume;
+mod dev;
+mod init;
 mod log;
 mod produce;
+mod start;
 mod topic;
 
 use clap::Subcommand;
@@ -14,6 +17,9 @@ use crate::print::Printer;
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Dev(dev::Arguments),
+    Init(init::Arguments),
+    Start(start::Arguments),
     Config(config::Arguments),
     Topic(topic::Arguments),
     Produce(produce::Arguments),
@@ -28,6 +34,9 @@ impl Command {
     /// With the kind that decides the exit code, and a line for a person.
     pub(crate) fn run(self, printer: &Printer) -> Result<(), Failure> {
         match self {
+            Self::Dev(arguments) => arguments.run(printer),
+            Self::Init(arguments) => arguments.run(printer),
+            Self::Start(arguments) => arguments.run(printer),
             Self::Config(arguments) => arguments.run(printer),
             Self::Topic(arguments) => arguments.run(printer),
             Self::Produce(arguments) => arguments.run(printer),

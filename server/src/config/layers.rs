@@ -136,6 +136,8 @@ impl Layers {
                 &mut config.tls.ca,
                 &mut config.tls.certificate,
                 &mut config.tls.key,
+                &mut config.tls.client_certificate,
+                &mut config.tls.client_key,
             ] {
                 *path = base.join(&*path);
             }

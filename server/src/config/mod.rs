@@ -87,6 +87,10 @@ pub struct TlsSection {
     pub certificate: PathBuf,
     /// Its key, readable by the owner alone.
     pub key: PathBuf,
+    /// The certificate shown to clients over QUIC.
+    pub client_certificate: PathBuf,
+    /// Its key, readable by the owner alone.
+    pub client_key: PathBuf,
 }
 
 /// What new topics get.
@@ -170,6 +174,8 @@ impl Default for TlsSection {
             ca: PathBuf::from("ca.pem"),
             certificate: PathBuf::from("node.pem"),
             key: PathBuf::from("node.key"),
+            client_certificate: PathBuf::from("client.pem"),
+            client_key: PathBuf::from("client.key"),
         }
     }
 }

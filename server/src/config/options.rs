@@ -66,7 +66,7 @@ pub const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         key: "tls.ca",
         text: "The cluster's CA certificate, PEM. A relative path starts at the configuration \
-               file, as for the next two.",
+               file, as for the next four.",
     },
     OptionDoc {
         key: "tls.certificate",
@@ -75,6 +75,14 @@ pub const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         key: "tls.key",
         text: "This node's key, PEM, readable by its owner alone (else it is refused).",
+    },
+    OptionDoc {
+        key: "tls.client_certificate",
+        text: "The certificate that clients see over QUIC, PEM.",
+    },
+    OptionDoc {
+        key: "tls.client_key",
+        text: "Its key, PEM, readable by its owner alone.",
     },
     OptionDoc {
         key: "topics.auto_create",

@@ -1,0 +1,178 @@
+//! `highwater dev`: a whole cluster in this process, for trying things.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+
+use highwater::config::{Config, Layers};
+use highwater::setup::{CA_FILE, CONFIG_FILE, ClusterPlan, make_cluster};
+use serde_json::json;
+
+use super::key_value;
+use crate::exit::{Failure, Kind};
+use crate::print::Printer;
+use crate::{interrupt, nodes};
+
+/// Run a cluster in this process: three nodes on loopback, topics made when they are asked for.
+///
+/// The folder is made by the first run and used again by the next. Everything is as in a real
+/// cluster: every acknowledged record is on disk on two of the three.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  highwater dev                            Kafka on 9092 to 9094, data in ./highwater-dev
+  highwater dev --nodes 1 --port 0         one node, on a free port
+  highwater dev --set node.shards=2")]
+pub(crate) struct Arguments {
+    /// Where the cluster lives.
+    #[arg(long, default_value = "highwater-dev")]
+    dir: PathBuf,
+    /// How many nodes, when the folder is made.
+    #[arg(long, default_value_t = 3)]
+    nodes: u32,
+    /// Kafka's port of node 0, the others follow; 0 takes free ones.
+    #[arg(long, default_value_t = 9092)]
+    port: u16,
+    /// Set one option of all nodes, as in --set node.shards=2; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE", value_parser = key_value)]
+    set: Vec<(String, String)>,
+}
+
+impl Arguments {
+    /// Runs the cluster until it is told to end.
+    ///
+    /// # Errors
+    /// When it cannot start, or a disk fails.
+    pub(crate) fn run(self, printer: &Printer) -> Result<(), Failure> {
+        nodes::log_to_stderr("warn");
+        let folders = self.folders()?;
+        let configs = self.configs(&folders)?;
+        let ca = self.dir.join(CA_FILE);
+        interrupt::run(|interrupt| async move {
+            nodes::serve_metrics(configs[0].listen.metrics)?;
+            let metrics = configs[0].listen.metrics;
+            let started: Vec<_> = configs
+                .into_iter()
+                .map(nodes::start)
+                .collect::<Result<_, _>>()?;
+            let addresses = started.iter().map(|node| node.kafka_address().to_string());
+            let bootstrap = addresses.collect::<Vec<_>>().join(",");
+            printer.line(
+                || greeting(&bootstrap, &ca),
+                || json!({ "event": "ready", "bootstrap": bootstrap, "ca": ca, "metrics": metrics }),
+            )?;
+            nodes::run(started, interrupt).await
+        })
+    }
+
+    /// The nodes' folders, made if there are none.
+    fn folders(&self) -> Result<Vec<PathBuf>, Failure> {
+        let first = self.dir.join("node-0").join(CONFIG_FILE);
+        if !first.exists() {
+            let plan = ClusterPlan {
+                nodes: self.nodes,
+                ..ClusterPlan::default()
+            };
+            return make_cluster(&self.dir, &plan).map_err(Failure::of(Kind::Setup));
+        }
+        let folders = (0..).map(|id| self.dir.join(format!("node-{id}")));
+        Ok(folders.take_while(|folder| folder.is_dir()).collect())
+    }
+
+    /// The nodes' configurations, with the addresses of this run.
+    fn configs(&self, folders: &[PathBuf]) -> Result<Vec<Config>, Failure> {
+        let addresses = self.addresses(folders.len())?;
+        let mut configs = folders
+            .iter()
+            .zip(&addresses)
+            .map(|(folder, addresses)| self.config(folder, addresses))
+            .collect::<Result<Vec<_>, Failure>>()?;
+        for config in &mut configs {
+            for (node, addresses) in config.cluster.nodes.iter_mut().zip(&addresses) {
+                node.peer = addresses.peer;
+            }
+        }
+        Ok(configs)
+    }
+
+    fn config(&self, folder: &Path, addresses: &Addresses) -> Result<Config, Failure> {
+        let mut layers = Layers::new();
+        layers.file(&folder.join(CONFIG_FILE))?;
+        layers.environment(std::env::vars())?;
+        layers.set("topics.auto_create", "true")?;
+        layers.set("listen.kafka", &addresses.kafka.to_string())?;
+        layers.set("listen.peer", &addresses.peer.to_string())?;
+        layers.set("listen.metrics", &addresses.metrics.to_string())?;
+        for (key, value) in &self.set {
+            layers.set(key, value)?;
+        }
+        Ok(layers.finish()?)
+    }
+
+    fn addresses(&self, nodes: usize) -> Result<Vec<Addresses>, Failure> {
+        (0..nodes)
+            .map(|node| match self.port {
+                0 => Ok(Addresses::free()?),
+                port => Addresses::at(port, node),
+            })
+            .collect()
+    }
+}
+
+/// Where one node of this run listens.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    kafka: SocketAddr,
+    peer: SocketAddr,
+    metrics: SocketAddr,
+}
+
+impl Addresses {
+    fn at(port: u16, node: usize) -> Result<Self, Failure> {
+        let at = |above: u16| {
+            let node = u16::try_from(node).ok()?;
+            let port = port.checked_add(above)?.checked_add(node)?;
+            Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+        };
+        match (at(0), at(100), at(200)) {
+            (Some(kafka), Some(peer), Some(metrics)) => Ok(Self {
+                kafka,
+                peer,
+                metrics,
+            }),
+            _ => Err(Failure::new(
+                Kind::Setup,
+                format!("--port {port} leaves no room for the ports above it"),
+            )),
+        }
+    }
+
+    /// Ports that are free now, for TCP and UDP alike.
+    fn free() -> std::io::Result<Self> {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        // Held together, so that they differ.
+        let held = (0..3)
+            .map(|_| {
+                let tcp = TcpListener::bind(any)?;
+                let udp = UdpSocket::bind(tcp.local_addr()?)?;
+                Ok((tcp.local_addr()?, tcp, udp))
+            })
+            .collect::<std::io::Result<Vec<_>>>()?;
+        Ok(Self {
+            kafka: held[0].0,
+            peer: held[1].0,
+            metrics: held[2].0,
+        })
+    }
+}
+
+fn greeting(bootstrap: &str, ca: &Path) -> String {
+    let first = bootstrap.split(',').next().unwrap_or(bootstrap);
+    format!(
+        "Highwater runs: Kafka on {bootstrap}\n\
+         Paste into another terminal:\n  \
+         export HIGHWATER_BOOTSTRAP={bootstrap} HIGHWATER_CA={}\n  \
+         echo hello | kcat -P -b {first} -t greetings\n  \
+         kcat -C -b {first} -t greetings -e\n\
+         Ctrl-C ends it.",
+        ca.display()
+    )
+}

@@ -1,0 +1,55 @@
+//! `highwater init`: the files of a cluster.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use highwater::setup::{CONFIG_FILE, ClusterPlan, make_cluster};
+use serde_json::json;
+
+use crate::exit::{Failure, Kind};
+use crate::print::Printer;
+
+/// Make a cluster: its authority, and for each node certificates, a configuration and a
+/// formatted data directory.
+///
+/// Nothing is started. Each node's folder is all that its machine needs; keep ca.key apart.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  highwater init cluster                   three nodes on this machine, Kafka on 9092 to 9094
+  highwater init one --nodes 1 --base-port 19092")]
+pub(crate) struct Arguments {
+    /// The folder to make, or an empty one.
+    dir: PathBuf,
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: u32,
+    /// The address that the nodes listen on.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: IpAddr,
+    /// Kafka's port of node 0. The others follow; peers 100, metrics 200 above.
+    #[arg(long, default_value_t = 9092)]
+    base_port: u16,
+}
+
+impl Arguments {
+    /// Makes it, and says how to start it.
+    ///
+    /// # Errors
+    /// When the folder is not empty, or cannot be written.
+    pub(crate) fn run(self, printer: &Printer) -> Result<(), Failure> {
+        let plan = ClusterPlan {
+            nodes: self.nodes,
+            host: self.host,
+            base_port: self.base_port,
+        };
+        let folders = make_cluster(&self.dir, &plan).map_err(Failure::of(Kind::Setup))?;
+        for folder in folders {
+            let config = folder.join(CONFIG_FILE);
+            printer.line(
+                || format!("highwater start --config {}", config.display()),
+                || json!({ "config": config }),
+            )?;
+        }
+        Ok(())
+    }
+}

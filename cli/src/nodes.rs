@@ -1,0 +1,92 @@
+//! Nodes in this process: their logs, their metrics, and how they end.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use highwater::config::Config;
+use highwater::{Node, StartError};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use crate::exit::{Failure, Kind};
+use crate::interrupt::Interrupt;
+
+/// How often it is looked whether a node has closed itself.
+const FAILURE_POLL: Duration = Duration::from_millis(200);
+
+/// Sends logs to stderr: `HIGHWATER_LOG` filters them, as in `HIGHWATER_LOG=debug`.
+pub(crate) fn log_to_stderr(default: &str) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("HIGHWATER_LOG");
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new(default));
+    let built = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+    // Somebody else's subscriber in this process serves as well.
+    drop(built);
+}
+
+/// Serves the process's metrics in Prometheus' text format.
+pub(crate) fn serve_metrics(address: SocketAddr) -> Result<(), Failure> {
+    PrometheusBuilder::new()
+        .with_http_listener(address)
+        .install()
+        .map_err(|error| {
+            let kind = if std::net::TcpListener::bind(address).is_err() {
+                Kind::Busy
+            } else {
+                Kind::Other
+            };
+            Failure::new(kind, format!("cannot serve metrics on {address}: {error}"))
+        })
+}
+
+/// Starts a node.
+pub(crate) fn start(config: Config) -> Result<Node, Failure> {
+    Node::start(config).map_err(|error| Failure::new(kind_of(&error), error))
+}
+
+fn kind_of(error: &StartError) -> Kind {
+    use std::io::ErrorKind;
+    match error {
+        StartError::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse => Kind::Busy,
+        StartError::Peers(_) => Kind::Busy,
+        StartError::Config(_)
+        | StartError::Directory(_)
+        | StartError::Open { .. }
+        | StartError::Membership(_)
+        | StartError::Pem(_)
+        | StartError::Tls(_)
+        | StartError::Storage(_) => Kind::Setup,
+        _ => Kind::Other,
+    }
+}
+
+/// Waits until the user wants an end, or a node has closed itself; then stops all of them.
+///
+/// # Errors
+/// With [`Kind::Disk`] when a node has failed.
+pub(crate) async fn run(nodes: Vec<Node>, interrupt: Interrupt) -> Result<(), Failure> {
+    let failure = loop {
+        if let Some(reason) = nodes.iter().find_map(Node::failure) {
+            break Some(reason);
+        }
+        tokio::select! {
+            () = interrupt.wait() => break None,
+            () = tokio::time::sleep(FAILURE_POLL) => {}
+        }
+    };
+    // At the same time: each would wait for the others to take its leadership over.
+    let stopping: Vec<_> = nodes
+        .into_iter()
+        .map(|node| tokio::task::spawn_blocking(move || node.stop()))
+        .collect();
+    let mut result = failure.map_or(Ok(()), |reason| Err(Failure::new(Kind::Disk, reason)));
+    for stopped in stopping {
+        if let Ok(Err(error)) = stopped.await {
+            result = result.and(Err(Failure::new(Kind::Disk, error)));
+        }
+    }
+    result
+}

@@ -1,0 +1,168 @@
+//! Clients' connections on one shard's thread: a task reads requests, another writes answers.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use highwater_engine::kafka::REQUESTS_IN_FLIGHT_MAX;
+use highwater_engine::{ConnId, Input};
+use highwater_net::kafka::{ChunkWrite, FrameReader, ReadLimits};
+use highwater_record::BufferPool;
+use tokio::io::AsyncRead;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+
+/// How often a connection that may not read asks again whether the shard takes more.
+const PRESSURE_RETRY: Duration = Duration::from_millis(1);
+
+/// A shard's thread, as its connections see it.
+pub(crate) trait Host {
+    /// Hands something to the shard and wakes it.
+    fn push(&self, input: Input);
+
+    /// Whether clients should be read from now.
+    fn accepts_input(&self) -> bool;
+}
+
+/// The connections of one thread.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    next: Cell<u64>,
+    open: RefCell<BTreeMap<ConnId, Client>>,
+}
+
+#[derive(Debug, Clone)]
+struct Client {
+    /// Never full: at most [`REQUESTS_IN_FLIGHT_MAX`] answers and one close wait in it.
+    answers: mpsc::UnboundedSender<Answer>,
+}
+
+#[derive(Debug)]
+enum Answer {
+    Chunks(Vec<Bytes>),
+    Close,
+}
+
+/// The requests of one connection that are read and not yet answered to the last byte.
+#[derive(Debug, Default)]
+struct InFlight {
+    count: Cell<usize>,
+    changed: Notify,
+}
+
+impl Clients {
+    /// A number for a connection, never used before on this thread.
+    pub(crate) fn number(&self) -> ConnId {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        ConnId(number)
+    }
+
+    /// Hands an answer to the connection's writer; `false` if the connection is not of a client.
+    pub(crate) fn answer(&self, conn: ConnId, chunks: Vec<Bytes>) -> bool {
+        self.tell(conn, Answer::Chunks(chunks))
+    }
+
+    /// Ends a connection once what was answered is written.
+    pub(crate) fn close(&self, conn: ConnId) {
+        self.tell(conn, Answer::Close);
+    }
+
+    fn tell(&self, conn: ConnId, answer: Answer) -> bool {
+        match self.open.borrow().get(&conn) {
+            // A writer that has ended has no use for it.
+            Some(client) => client.answers.send(answer).map_or(true, |()| true),
+            None => false,
+        }
+    }
+}
+
+/// What all connections of a listener have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    pub(crate) pool: BufferPool,
+    pub(crate) limits: ReadLimits,
+}
+
+/// Serves one connection until either side ends it.
+pub(crate) async fn serve<R, W>(
+    host: &impl Host,
+    clients: &Clients,
+    terms: Terms,
+    (read, write): (R, W),
+    from: SocketAddr,
+) where
+    R: AsyncRead + Unpin,
+    W: ChunkWrite,
+{
+    let conn = clients.number();
+    let (answers, waiting) = mpsc::unbounded_channel();
+    clients.open.borrow_mut().insert(conn, Client { answers });
+    let in_flight = Rc::new(InFlight::default());
+    let reader = FrameReader::new(read, terms.pool, terms.limits);
+    tracing::debug!(conn = conn.0, %from, "client connected");
+    let reason = tokio::select! {
+        reason = read_requests(host, conn, reader, &in_flight) => reason,
+        reason = write_answers(write, waiting, &in_flight, terms.limits.idle) => reason,
+    };
+    tracing::debug!(conn = conn.0, %reason, "client gone");
+    clients.open.borrow_mut().remove(&conn);
+    host.push(Input::ConnClosed { conn });
+}
+
+async fn read_requests<R: AsyncRead + Unpin>(
+    host: &impl Host,
+    conn: ConnId,
+    mut reader: FrameReader<R>,
+    in_flight: &InFlight,
+) -> String {
+    loop {
+        while in_flight.count.get() >= REQUESTS_IN_FLIGHT_MAX {
+            in_flight.changed.notified().await;
+        }
+        while !host.accepts_input() {
+            tokio::time::sleep(PRESSURE_RETRY).await;
+        }
+        match reader.next().await {
+            Ok(Some(frame)) => {
+                in_flight.count.set(in_flight.count.get() + 1);
+                host.push(Input::Request { conn, frame });
+            }
+            Ok(None) => {
+                // A client may shut its sending side and still wait for answers.
+                while in_flight.count.get() > 0 {
+                    in_flight.changed.notified().await;
+                }
+                return "it has closed".to_owned();
+            }
+            Err(error) => return error.to_string(),
+        }
+    }
+}
+
+async fn write_answers<W: ChunkWrite>(
+    mut stream: W,
+    mut waiting: mpsc::UnboundedReceiver<Answer>,
+    in_flight: &InFlight,
+    patience: Duration,
+) -> String {
+    while let Some(answer) = waiting.recv().await {
+        match answer {
+            Answer::Chunks(chunks) => {
+                // One that never reads does not hold what it was sent for ever.
+                match timeout(patience, stream.write_chunks(chunks)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return error.to_string(),
+                    Err(_) => return format!("it read nothing for {patience:?}"),
+                }
+                in_flight.count.set(in_flight.count.get() - 1);
+                in_flight.changed.notify_one();
+            }
+            Answer::Close => return "it broke the protocol".to_owned(),
+        }
+    }
+    "the node stops".to_owned()
+}

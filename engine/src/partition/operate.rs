@@ -22,7 +22,9 @@ impl Partition {
             let error = OpError::Storage(reason.clone());
             return env.effects.done.push((origin, Err(error)));
         }
-        if self.was_never_led() && wants_leader(&op) {
+        // Behind those that wait already, or a producer's batches would change their order.
+        let must_wait = self.was_never_led() || !self.waiting.held.is_empty();
+        if must_wait && wants_leader(&op) {
             return self.hold(env, origin, op);
         }
         let result = match op {
@@ -100,7 +102,9 @@ impl Partition {
         }
         let until = env.now.monotonic + HELD_MAX;
         self.waiting.held.push_back((origin, op, until));
-        self.raft.campaign(env.now.monotonic);
+        if self.was_never_led() {
+            self.raft.campaign(env.now.monotonic);
+        }
     }
 
     /// Once there is a leader, what waited for one is asked again.

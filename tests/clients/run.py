@@ -185,7 +185,8 @@ def check_codecs_on_disk(cluster: Cluster) -> None:
         for codec in CODECS:
             topic = f"{client}-{codec}"
             if topic in found:
-                assert found[topic] == {codec}, f"{topic}: {found[topic]}"
+                # librdkafka sends a batch as it is where the codec would not make it smaller.
+                assert codec in found[topic] <= {codec, "none"}, f"{topic}: {found[topic]}"
                 print(f"  {topic}: {codec} on disk")
 
 

@@ -336,6 +336,8 @@ impl Partition {
     }
 
     pub(crate) fn handle_peer_down(&mut self, now: Now, peer: NodeId, session: Session) {
+        self.senders.retain(|(to, _), _| *to != peer);
+        self.chunks.remove(&peer);
         self.raft.handle_peer_down(now.monotonic, peer, session);
     }
 

@@ -38,7 +38,7 @@ impl Partition {
             Op::DeleteRecords { before } => return self.delete_records(env, origin, before),
             Op::Fetch(fetch) => return self.fetch(env, origin, fetch),
             Op::ReadEntries { from, max_bytes } => {
-                return self.read_entries(env, origin, from, max_bytes);
+                return self.read_entries(env, origin, from, max_bytes, 1);
             }
             Op::WatchOffset { above } => {
                 if self.positions.high_watermark() > above {

@@ -4,7 +4,7 @@
 use highwater_consensus::{Lane, LogIndex, NodeId, Session};
 use highwater_log::storage::Storage;
 use highwater_log::{self as log, Entry, EntryKind, Lookup, Read, ReadError, TimestampOffset};
-use highwater_record::Offset;
+use highwater_record::{Buffer, Offset};
 
 use super::waiting::ReadPoint;
 use super::{Effects, Env, Origin, Partition};
@@ -16,6 +16,10 @@ use crate::positions::{self, Control};
 /// How many reads of the disk may be under way in a partition; more are refused as busy.
 const READS_MAX: usize = 1_024;
 
+/// How often a read is tried before its failure is told. What a disk refuses once it may give
+/// the next time (F19); what is damaged is quarantined at the first try, and refused at once then.
+pub(super) const READ_ATTEMPTS_MAX: u8 = 3;
+
 /// What a read that is under way is for.
 #[derive(Debug)]
 pub(super) enum PendingRead {
@@ -24,11 +28,29 @@ pub(super) enum PendingRead {
     /// A follower that is far behind.
     CatchUp { to: NodeId, session: Session },
     /// A consumer.
-    Fetch { origin: Origin, fetch: Fetch },
+    Fetch(Gather),
     /// A follower of committed entries.
-    Entries { origin: Origin },
+    Entries {
+        origin: Origin,
+        from: LogIndex,
+        max_bytes: usize,
+        attempt: u8,
+    },
     /// A search by time.
     Timestamp { origin: Origin },
+}
+
+/// A fetch that gathers batches, over the files that they lie in.
+#[derive(Debug)]
+pub(super) struct Gather {
+    origin: Origin,
+    fetch: Fetch,
+    spans: Vec<Buffer>,
+    bytes: usize,
+    next_offset: Offset,
+    /// The entry to read on from.
+    from: log::LogIndex,
+    attempt: u8,
 }
 
 /// Where a fetch begins.
@@ -45,7 +67,18 @@ enum Start {
 impl Partition {
     pub(super) fn fetch<S: Storage>(&mut self, env: &mut Env<'_, S>, origin: Origin, fetch: Fetch) {
         match self.fetch_start(env, &fetch) {
-            Ok(Start::At(index)) => self.fetch_from(env, origin, fetch, index),
+            Ok(Start::At(from)) => self.gather(
+                env,
+                Gather {
+                    origin,
+                    fetch,
+                    spans: Vec::new(),
+                    bytes: 0,
+                    next_offset: fetch.offset,
+                    from,
+                    attempt: 1,
+                },
+            ),
             Ok(Start::Nothing) => {
                 let nothing = self.fetched(Vec::new(), fetch.offset);
                 env.effects.done.push((origin, Ok(nothing)));
@@ -96,72 +129,71 @@ impl Partition {
         }
     }
 
-    fn fetch_from<S: Storage>(
-        &mut self,
-        env: &mut Env<'_, S>,
-        origin: Origin,
-        fetch: Fetch,
-        mut from: log::LogIndex,
-    ) {
+    /// Reads on until the fetch has what it may have, or the disk is to deliver it.
+    fn gather<S: Storage>(&mut self, env: &mut Env<'_, S>, mut gather: Gather) {
         loop {
             if self.reads.len() >= READS_MAX {
                 let busy = OpError::Busy("too many reads are under way");
-                return env.effects.done.push((origin, Err(busy)));
+                return env.effects.done.push((gather.origin, Err(busy)));
             }
             let ticket = self.new_ticket();
-            match env
-                .store
-                .read(self.group, from, fetch.max_bytes.max(1), ticket)
-            {
-                Ok(Read::Ready(entries)) => match self.fetch_done(&fetch, entries) {
-                    Ok(outcome) => return env.effects.done.push((origin, Ok(outcome))),
-                    Err(next) => from = next,
-                },
+            let room = gather.fetch.max_bytes.saturating_sub(gather.bytes).max(1);
+            match env.store.read(self.group, gather.from, room, ticket) {
+                Ok(Read::Ready(entries)) => {
+                    if self.gathered(&mut gather, entries) {
+                        return self.fetch_done(env.effects, gather);
+                    }
+                }
                 Ok(Read::Pending) => {
-                    let read = PendingRead::Fetch { origin, fetch };
-                    self.reads.insert(ticket.0, read);
+                    self.reads.insert(ticket.0, PendingRead::Fetch(gather));
                     return;
                 }
-                Err(error) => {
-                    let error = self.read_failed(error);
-                    return env.effects.done.push((origin, Err(error)));
-                }
+                Err(error) => return self.fetch_failed(env.effects, gather, error),
             }
         }
     }
 
-    /// The answer from what was read; or where to read on, if that was control entries only.
-    fn fetch_done(&self, fetch: &Fetch, entries: Vec<Entry>) -> Result<Outcome, log::LogIndex> {
+    /// Takes what was read. Whether the fetch has all that it may have.
+    fn gathered(&self, gather: &mut Gather, entries: Vec<Entry>) -> bool {
         let commit = positions::index_to_log(self.raft.commit_index());
         let high_watermark = self.positions.high_watermark();
-        let mut spans = Vec::new();
-        let mut bytes = 0;
-        let mut next_offset = fetch.offset;
-        let mut next_index = None;
+        let Gather { fetch, .. } = *gather;
         for entry in entries {
             if entry.id.index > commit || entry.end_offset() > high_watermark {
-                return Ok(self.fetched(spans, next_offset));
+                return true;
             }
-            next_index = Some(entry.id.index.next());
+            gather.from = entry.id.index.next();
             if entry.kind != EntryKind::Data || entry.end_offset() <= fetch.offset {
                 continue;
             }
-            let fits = bytes + entry.body.len() <= fetch.max_bytes;
-            let must_have = spans.is_empty() && fetch.must_progress;
-            if !(fits || must_have) {
-                return Ok(self.fetched(spans, next_offset));
+            let must_have = gather.spans.is_empty() && fetch.must_progress;
+            if gather.bytes + entry.body.len() > fetch.max_bytes && !must_have {
+                return true;
             }
-            bytes += entry.body.len();
-            next_offset = entry.end_offset();
-            spans.push(entry.body);
+            gather.bytes += entry.body.len();
+            gather.next_offset = entry.end_offset();
+            gather.spans.push(entry.body);
         }
-        match next_index {
-            Some(next) if spans.is_empty() && next <= commit => Err(next),
-            _ => Ok(self.fetched(spans, next_offset)),
+        gather.bytes >= fetch.max_bytes || gather.from > commit
+    }
+
+    fn fetch_done(&self, effects: &mut Effects, gather: Gather) {
+        let outcome = self.fetched(gather.spans, gather.next_offset);
+        effects.done.push((gather.origin, Ok(outcome)));
+    }
+
+    /// What was gathered before the failure is given; it is met again at the front of the next
+    /// fetch.
+    fn fetch_failed(&self, effects: &mut Effects, gather: Gather, error: ReadError) {
+        if gather.spans.is_empty() {
+            let error = self.read_failed(error);
+            effects.done.push((gather.origin, Err(error)));
+        } else {
+            self.fetch_done(effects, gather);
         }
     }
 
-    fn fetched(&self, spans: Vec<highwater_record::Buffer>, next_offset: Offset) -> Outcome {
+    fn fetched(&self, spans: Vec<Buffer>, next_offset: Offset) -> Outcome {
         Outcome::Fetched(Fetched {
             spans,
             next_offset,
@@ -179,6 +211,7 @@ impl Partition {
         origin: Origin,
         from: LogIndex,
         max_bytes: usize,
+        attempt: u8,
     ) {
         if from > self.raft.commit_index() {
             let nothing = self.entries_done(Vec::new());
@@ -189,11 +222,16 @@ impl Partition {
             return env.effects.done.push((origin, Err(busy)));
         }
         let ticket = self.new_ticket();
-        let from = positions::index_to_log(from);
-        let result = match env.store.read(self.group, from, max_bytes.max(1), ticket) {
+        let first = positions::index_to_log(from);
+        let result = match env.store.read(self.group, first, max_bytes.max(1), ticket) {
             Ok(Read::Ready(entries)) => Ok(self.entries_done(entries)),
             Ok(Read::Pending) => {
-                let read = PendingRead::Entries { origin };
+                let read = PendingRead::Entries {
+                    origin,
+                    from,
+                    max_bytes,
+                    attempt,
+                };
                 self.reads.insert(ticket.0, read);
                 return;
             }
@@ -237,23 +275,40 @@ impl Partition {
         result: Result<Vec<Entry>, ReadError>,
     ) {
         match self.reads.remove(&ticket.0) {
-            Some(PendingRead::Send { to, lane }) => self.send_read(env, to, lane, result),
+            Some(PendingRead::Send { to, lane }) => self.send_read(env, to, lane, ticket, result),
             Some(PendingRead::CatchUp { to, session }) => self.chunk_read(to, session, result),
-            Some(PendingRead::Fetch { origin, fetch }) => match result {
-                Ok(entries) => match self.fetch_done(&fetch, entries) {
-                    Ok(outcome) => env.effects.done.push((origin, Ok(outcome))),
-                    Err(next) => self.fetch_from(env, origin, fetch, next),
-                },
+            Some(PendingRead::Fetch(mut gather)) => match result {
+                Ok(entries) => {
+                    gather.attempt = 1;
+                    if self.gathered(&mut gather, entries) {
+                        self.fetch_done(env.effects, gather);
+                    } else {
+                        self.gather(env, gather);
+                    }
+                }
                 // A cut below the high watermark cannot be; a base can, and moves the start.
-                Err(ReadError::Cut) => self.fetch(env, origin, fetch),
+                Err(ReadError::Cut) => self.fetch(env, gather.origin, gather.fetch),
+                Err(_) if gather.attempt < READ_ATTEMPTS_MAX => {
+                    gather.attempt += 1;
+                    self.gather(env, gather);
+                }
+                Err(error) => self.fetch_failed(env.effects, gather, error),
+            },
+            Some(PendingRead::Entries {
+                origin,
+                from,
+                max_bytes,
+                attempt,
+            }) => match result {
+                Ok(entries) => {
+                    let outcome = self.entries_done(entries);
+                    self.done(env.effects, origin, Ok(outcome));
+                }
+                Err(_) if attempt < READ_ATTEMPTS_MAX => {
+                    self.read_entries(env, origin, from, max_bytes, attempt + 1);
+                }
                 Err(error) => self.done(env.effects, origin, Err(self.read_failed(error))),
             },
-            Some(PendingRead::Entries { origin }) => {
-                let result = result
-                    .map(|entries| self.entries_done(entries))
-                    .map_err(|error| self.read_failed(error));
-                self.done(env.effects, origin, result);
-            }
             Some(PendingRead::Timestamp { .. }) | None => {}
         }
     }
@@ -332,7 +387,7 @@ fn committed_entry(entry: Entry) -> CommittedEntry {
             entry.body,
         ),
         (EntryKind::Control, Some(Control::Owner(bytes))) => (CommittedKind::Control, bytes),
-        (EntryKind::Control, _) => (CommittedKind::Internal, highwater_record::Buffer::new()),
+        (EntryKind::Control, _) => (CommittedKind::Internal, Buffer::new()),
     };
     CommittedEntry { index, kind, body }
 }

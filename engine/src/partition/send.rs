@@ -10,7 +10,7 @@ use highwater_consensus::{EntryMeta, Lane, LogIndex, Message, NodeId, Session};
 use highwater_log::storage::Storage;
 use highwater_log::{self as log, Entry, Read};
 
-use super::read::PendingRead;
+use super::read::{PendingRead, READ_ATTEMPTS_MAX};
 use super::{Env, Partition, PeerSend};
 use crate::peer::Section;
 use crate::positions;
@@ -22,6 +22,10 @@ struct Unsent {
     message: Message,
     /// The entries read so far, from the front.
     entries: Vec<Entry>,
+    /// The read that is under way.
+    read: Option<log::Ticket>,
+    /// How many reads have failed.
+    failed: u8,
 }
 
 /// Messages to one peer on one lane, the first of which waits for the disk.
@@ -53,6 +57,8 @@ impl Partition {
             session,
             message,
             entries: Vec::new(),
+            read: None,
+            failed: 0,
         });
         if queue.unsent.len() == 1 {
             self.send_queued(env, to, lane);
@@ -83,18 +89,27 @@ impl Partition {
         env: &mut Env<'_, S>,
         to: NodeId,
         lane: Lane,
+        ticket: log::Ticket,
         result: Result<Vec<Entry>, log::ReadError>,
     ) {
         let Some(queue) = self.senders.get_mut(&(to, lane)) else {
             return;
         };
-        match (queue.unsent.front_mut(), result) {
-            (Some(front), Ok(entries)) => front.entries.extend(entries),
-            (_, Err(error)) => {
-                tracing::warn!(group = self.group.0, to = to.0, %error, "entries not sent");
-                queue.unsent.pop_front();
+        // What was read for an earlier session nobody waits for any more.
+        let front = queue.unsent.front_mut();
+        let Some(front) = front.filter(|front| front.read == Some(ticket)) else {
+            return;
+        };
+        front.read = None;
+        match result {
+            Ok(entries) => front.entries.extend(entries),
+            Err(error) => {
+                front.failed += 1;
+                if front.failed == READ_ATTEMPTS_MAX {
+                    tracing::warn!(group = self.group.0, to = to.0, %error, "entries not sent");
+                    queue.unsent.pop_front();
+                }
             }
-            (None, Ok(_)) => {}
         }
         self.send_queued(env, to, lane);
     }
@@ -132,6 +147,7 @@ impl Partition {
             match env.store.read(self.group, from, bytes, ticket) {
                 Ok(Read::Ready(entries)) => unsent.entries.extend(entries),
                 Ok(Read::Pending) => {
+                    unsent.read = Some(ticket);
                     self.reads.insert(ticket.0, PendingRead::Send { to, lane });
                     return Collected::Pending;
                 }
@@ -154,6 +170,7 @@ impl Partition {
             session,
             message,
             entries,
+            ..
         } = unsent;
         let group = self.group;
         let section = match message {

@@ -8,19 +8,20 @@ use highwater_log::{Directory, DirectoryFormat, Expected, RecoveredGroup, Store,
 use highwater_record::{Budget, BufferPool};
 
 use super::oracle::Violation;
-use crate::{GroupId, ShardId};
+use super::world::{CLUSTER, EPOCH_MS, incarnation_of};
+use crate::{GroupId, NodeId, ShardId};
 
 /// The storage that simulated shards run on.
-pub(super) type SimStorage = FaultyStorage;
+pub(crate) type SimStorage = FaultyStorage;
 
 /// The size of a half of a journal file: small, so that halves change often.
 const JOURNAL_HALF_BYTES: u64 = 64 << 10;
 
 /// A store and what it has found, for each shard.
-pub(super) type Opened = (Store<SimStorage>, Vec<RecoveredGroup>);
+pub(crate) type Opened = (Store<SimStorage>, Vec<RecoveredGroup>);
 
 /// A disk.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     disk: MemoryDisk,
     faults: Faults,
     rng: Rng,
@@ -30,30 +31,46 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(format: DirectoryFormat, faults: Faults, seed: u64) -> Disk {
+    /// A disk that is not formatted yet.
+    pub(super) fn new(node: NodeId, faults: Faults, seed: u64) -> Disk {
         Disk {
             disk: MemoryDisk::new(),
             faults,
             rng: Rng::with_seed(seed),
-            format,
+            format: DirectoryFormat {
+                node: highwater_log::NodeId(node.0),
+                cluster: CLUSTER,
+                incarnation: incarnation_of(node),
+                created_ms: EPOCH_MS,
+            },
             is_formatted: false,
             controls: Vec::new(),
         }
     }
 
-    pub(super) fn set_now(&self, now: Duration) {
+    /// A disk without faults, whose operations take their time.
+    #[cfg(test)]
+    pub(crate) fn with_delays(node: NodeId, delay_max: Duration, seed: u64) -> Disk {
+        let faults = Faults {
+            delay_max,
+            ..Faults::default()
+        };
+        Disk::new(node, faults, seed)
+    }
+
+    pub(crate) fn set_now(&self, now: Duration) {
         for control in &self.controls {
             control.set_now(now);
         }
     }
 
     /// When the next operation of a shard's completes.
-    pub(super) fn next_due(&self, shard: ShardId) -> Option<Duration> {
+    pub(crate) fn next_due(&self, shard: ShardId) -> Option<Duration> {
         self.controls.get(usize::from(shard.0))?.next_due()
     }
 
     /// A new life: the stores of all shards. Opening takes no time and meets no faults.
-    pub(super) fn open(&mut self, now: Duration, shards: u16) -> Result<Vec<Opened>, Violation> {
+    pub(crate) fn open(&mut self, now: Duration, shards: u16) -> Result<Vec<Opened>, Violation> {
         let failed = |error: &dyn std::fmt::Display| Violation {
             rule: "D4 what was written can be read again",
             what: error.to_string(),
@@ -116,7 +133,7 @@ impl Disk {
     }
 
     /// The node has died, with its stores: what was not durable survives by chance.
-    pub(super) fn crash(&mut self) {
+    pub(crate) fn crash(&mut self) {
         self.controls.clear();
         self.disk.power_cut_by_chance(&mut self.rng);
     }

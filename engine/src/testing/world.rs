@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use fastrand::Rng;
-use highwater_log::DirectoryFormat;
 use highwater_log::storage::Faults;
 use highwater_record::Buffer;
 
@@ -22,9 +21,10 @@ use crate::{
     GroupId, Input, Lane, LogIndex, NoService, NodeId, Now, Op, Output, ReplicaStatus, Session,
     Shard, ShardId,
 };
+pub(super) use nodes::{CLUSTER, incarnation_of};
 
 /// The wall clock at the beginning of every run, in milliseconds since the Unix epoch.
-const EPOCH_MS: i64 = 1_700_000_000_000;
+pub(super) const EPOCH_MS: i64 = 1_700_000_000_000;
 
 /// How often the auditor asks each replica for what is committed.
 const AUDIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -328,12 +328,6 @@ impl World {
     }
 
     fn new_disk(&mut self, id: NodeId) -> Disk {
-        let format = DirectoryFormat {
-            node: highwater_log::NodeId(id.0),
-            cluster: nodes::CLUSTER,
-            incarnation: nodes::incarnation_of(id),
-            created_ms: EPOCH_MS,
-        };
         let faults = Faults {
             delay_min: Duration::from_micros(50),
             delay_max: self.plan.disk_delay_max,
@@ -345,7 +339,7 @@ impl World {
             no_resources: self.plan.disk_shortages,
             ..Faults::default()
         };
-        Disk::new(format, faults, self.rng.u64(..))
+        Disk::new(id, faults, self.rng.u64(..))
     }
 
     fn group_of(&self, index: u32) -> GroupId {
@@ -431,7 +425,7 @@ impl World {
                 self.input_all(node, || Input::PeerUp {
                     node: peer,
                     session: Session(session),
-                    incarnation: nodes::incarnation_of(peer),
+                    incarnation: incarnation_of(peer),
                 });
                 Ok(())
             }

@@ -75,7 +75,7 @@ impl Nodes {
             nodes: ids
                 .map(|id| {
                     let node = Node {
-                        disk: Disk::new(Duration::from_millis(2), u64::from(id.0)),
+                        disk: Disk::with_delays(id, Duration::from_millis(2), u64::from(id.0)),
                         boot: 0,
                         shards: Vec::new(),
                     };
@@ -133,7 +133,7 @@ impl Nodes {
                 port: 9092,
             }],
         };
-        let opened = node.disk.open(seed, now.monotonic, shape.shards, &[]);
+        let opened = node.disk.open(now.monotonic, shape.shards);
         let opened = opened.unwrap_or_else(|error| panic!("{id}: {error:?}"));
         for (shard, (store, recovered)) in (0..shape.shards).zip(opened) {
             let controller = GroupSpec {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use highwater_consensus::{LogIndex, NodeId};
 use highwater_record::{LeaderEpoch, Offset};
 
-use self::cluster::{Cluster, GROUP, batch, batch_of};
+use self::cluster::{Cluster, batch, batch_of};
 use crate::ops::{
     Fetch, GroupConfig, OffsetSpec, Op, OpError, Outcome, Produce, ReadFrom, ReplicaStatus,
 };

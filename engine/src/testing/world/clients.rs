@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::client::{Producer, Wish};
-use super::super::oracle::Violation;
+use super::super::oracle::{Violation, demand};
 use super::{AUDIT_INTERVAL, Asker, Event, Place, World, front};
 use crate::{GroupId, Input, NodeId, Op, OpError, OpResult, Outcome, ShardId, Ticket};
 
@@ -26,6 +26,13 @@ impl World {
         turn: u64,
         result: OpResult,
     ) -> Result<(), Violation> {
+        let is_storage = matches!(result, Err(OpError::Storage(_)));
+        let may_fail = self.plan.disk_errors + self.plan.disk_shortages > 0.0;
+        demand(
+            !is_storage || may_fail,
+            "L2 a disk without faults serves",
+            || format!("{node}: {asker:?} is told {result:?}"),
+        )?;
         match asker {
             Asker::Producer(_) | Asker::Reader(_) => self.client(asker, turn, Some(result)),
             Asker::Auditor(of, group) => {

@@ -13,9 +13,9 @@ use crate::{
     ShardId, Timing,
 };
 
-pub(super) const CLUSTER: ClusterId = ClusterId(*b"simulated worlds");
+pub(in super::super) const CLUSTER: ClusterId = ClusterId(*b"simulated worlds");
 
-pub(super) fn incarnation_of(node: NodeId) -> Incarnation {
+pub(in super::super) fn incarnation_of(node: NodeId) -> Incarnation {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&node.0.to_le_bytes());
     Incarnation(bytes)

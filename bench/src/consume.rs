@@ -1,0 +1,111 @@
+//! Reading a topic from its beginning to what is its end now.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use highwater_client::{Client, Offset, StartAt, TopicName, TopicPartition};
+use serde::Serialize;
+
+use crate::cpu::CpuMeter;
+use crate::limits::per_second;
+
+/// How long nothing may come before it is given up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub struct ConsumeLoad {
+    /// From where.
+    pub topic: TopicName,
+    /// Processes of the cluster whose processor time counts.
+    pub server_pids: Vec<u32>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ConsumeReport {
+    /// How many records.
+    pub records: u64,
+    /// Their keys and values, in bytes.
+    pub bytes: u64,
+    /// How long it took, from the first request.
+    pub seconds: f64,
+    /// Records a second.
+    pub records_per_second: u64,
+    /// Bytes of keys and values a second.
+    pub bytes_per_second: u64,
+    /// Processor seconds of this process for each GB (10^9 bytes).
+    pub client_cpu_seconds_per_gb: f64,
+    /// The same of the cluster's processes, if they were named.
+    pub server_cpu_seconds_per_gb: Option<f64>,
+}
+
+/// Reads it.
+///
+/// # Errors
+/// When it cannot be read, there is nothing in it, or its end is not reached.
+pub async fn consume(client: &Client, load: &ConsumeLoad) -> Result<ConsumeReport> {
+    let mut ends = ends(client, &load.topic).await?;
+    let mut consumer = client.consumer().build();
+    for partition in ends.keys() {
+        consumer
+            .assign(partition.clone(), StartAt::Earliest)
+            .await?;
+    }
+    let client_cpu = CpuMeter::start(&[std::process::id()])?;
+    let server_cpu = CpuMeter::start(&load.server_pids)?;
+    let start = Instant::now();
+    let (mut records, mut bytes) = (0_u64, 0_u64);
+    while !ends.is_empty() {
+        let Ok(record) = tokio::time::timeout(PATIENCE, consumer.recv()).await else {
+            bail!(
+                "nothing came for {PATIENCE:?}, {} partitions are not read",
+                ends.len()
+            );
+        };
+        let record = record?;
+        let fields = [&record.key, &record.value].into_iter().flatten();
+        bytes += u64::try_from(fields.map(|field| field.len()).sum::<usize>())?;
+        records += 1;
+        let end = ends.get(&record.partition);
+        if end.is_some_and(|end| record.offset.next() >= *end) {
+            ends.remove(&record.partition);
+        }
+    }
+    let elapsed = start.elapsed();
+    let per_gb = |used: Duration| used.as_secs_f64() * 1e9 / (bytes.max(1) as f64);
+    Ok(ConsumeReport {
+        records,
+        bytes,
+        seconds: elapsed.as_secs_f64(),
+        records_per_second: per_second(records, elapsed),
+        bytes_per_second: per_second(bytes, elapsed),
+        client_cpu_seconds_per_gb: per_gb(client_cpu.used()?),
+        server_cpu_seconds_per_gb: match load.server_pids.is_empty() {
+            true => None,
+            false => Some(per_gb(server_cpu.used()?)),
+        },
+    })
+}
+
+/// The ends of the partitions that hold anything.
+async fn ends(client: &Client, topic: &TopicName) -> Result<BTreeMap<TopicPartition, Offset>> {
+    let admin = client.admin();
+    let mut ends = BTreeMap::new();
+    for &partition in admin.describe_topic(topic).await?.partitions.keys() {
+        let at = TopicPartition {
+            topic: topic.clone(),
+            partition,
+        };
+        let start = admin.offset(&at, StartAt::Earliest).await?;
+        let end = admin.offset(&at, StartAt::Latest).await?;
+        if start < end {
+            ends.insert(at, end);
+        }
+    }
+    if ends.is_empty() {
+        bail!("topic {topic} is empty; `highwater bench produce` fills it");
+    }
+    Ok(ends)
+}

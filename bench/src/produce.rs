@@ -1,0 +1,301 @@
+//! Producing as fast as it goes, or at a fixed rate.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use highwater_client::{Client, Compression, Delivery, ProduceError, Producer, Record, TopicName};
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::cpu::CpuMeter;
+use crate::latency::{Latencies, Percentiles};
+use crate::limits::per_second;
+
+/// Random bytes that values are cut from, so that no codec and no disk can make them smaller.
+const NOISE_BYTES: usize = 4 << 20;
+
+/// Records of one partition and producer that wait for their acknowledgement, at most; the
+/// producer's memory is the limit that is meant.
+const WAITING_MAX: usize = 1 << 20;
+
+/// How long the last records may take after the load has ended.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// What to send.
+#[derive(Debug, Clone)]
+pub struct ProduceLoad {
+    /// Where to.
+    pub topic: TopicName,
+    /// The size of a value, in bytes; there is no key.
+    pub record_bytes: usize,
+    /// How many producers send side by side, each with an identity of its own.
+    pub producers: usize,
+    /// How large a batch grows, in bytes.
+    pub batch_bytes: usize,
+    /// How long a batch waits for more.
+    pub linger: Duration,
+    /// What each producer holds until it is acknowledged, in bytes: how much is on the way.
+    pub memory_bytes: usize,
+    /// How batches are compressed.
+    pub compression: Compression,
+    /// Records a second of all producers together; nothing: each sends when there is room.
+    pub rate: Option<u32>,
+    /// How long nothing is counted.
+    pub warm_up: Duration,
+    /// How long is counted.
+    pub duration: Duration,
+    /// Seeds the values.
+    pub seed: u64,
+    /// Processes of the cluster whose processor time counts.
+    pub server_pids: Vec<u32>,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct ProduceReport {
+    /// Records acknowledged while it counted.
+    pub records: u64,
+    /// Their values, in bytes.
+    pub bytes: u64,
+    /// How long it counted.
+    pub seconds: f64,
+    /// Records a second.
+    pub records_per_second: u64,
+    /// Bytes of values a second.
+    pub bytes_per_second: u64,
+    /// From when a record was to be sent to its acknowledgement. At a fixed rate that is the time
+    /// that the rate says, however late it was sent: no coordinated omission.
+    #[serde(flatten)]
+    pub latency: Percentiles,
+    /// Processor seconds of this process for each GB (10^9 bytes) of values.
+    pub client_cpu_seconds_per_gb: f64,
+    /// The same of the cluster's processes, if they were named.
+    pub server_cpu_seconds_per_gb: Option<f64>,
+}
+
+/// Sends the load and counts.
+///
+/// # Errors
+/// When a record is not acknowledged, or nothing is while it counts.
+pub async fn produce(client: &Client, load: &ProduceLoad) -> Result<ProduceReport> {
+    if load.producers == 0 || load.record_bytes > NOISE_BYTES / 2 {
+        bail!(
+            "at least one producer, and records of at most {} bytes",
+            NOISE_BYTES / 2
+        );
+    }
+    let mut noise = vec![0; NOISE_BYTES];
+    fastrand::Rng::with_seed(load.seed).fill(&mut noise);
+    let noise = Bytes::from(noise);
+    let start = Instant::now();
+    let window = Window {
+        from: start + load.warm_up,
+        to: start + load.warm_up + load.duration,
+    };
+    let counted = Arc::new(Mutex::new(Counted::default()));
+    let mut tasks = JoinSet::new();
+    for number in 0..load.producers {
+        let sending = Sending {
+            producer: producer(client, load),
+            load: load.clone(),
+            noise: noise.clone(),
+            start,
+            number,
+            window,
+            counted: Arc::clone(&counted),
+        };
+        tasks.spawn(sending.run());
+    }
+    tokio::select! {
+        () = sleep_until(window.from) => {}
+        failed = failure(&mut tasks) => return Err(failed),
+    }
+    let client_cpu = CpuMeter::start(&[std::process::id()])?;
+    let server_cpu = CpuMeter::start(&load.server_pids)?;
+    tokio::select! {
+        () = sleep_until(window.to) => {}
+        failed = failure(&mut tasks) => return Err(failed),
+    }
+    let (client_used, server_used) = (client_cpu.used()?, server_cpu.used()?);
+    let drained = timeout(DRAIN, async {
+        while let Some(ended) = tasks.join_next().await {
+            ended??;
+        }
+        anyhow::Ok(())
+    });
+    drained
+        .await
+        .context("the last records are not acknowledged")??;
+    let counted = lock(&counted);
+    if counted.records == 0 {
+        bail!("nothing was acknowledged within {:?}", load.duration);
+    }
+    let per_gb = |used: Duration| used.as_secs_f64() * 1e9 / (counted.bytes.max(1) as f64);
+    Ok(ProduceReport {
+        records: counted.records,
+        bytes: counted.bytes,
+        seconds: load.duration.as_secs_f64(),
+        records_per_second: per_second(counted.records, load.duration),
+        bytes_per_second: per_second(counted.bytes, load.duration),
+        latency: counted.latencies.percentiles(),
+        client_cpu_seconds_per_gb: per_gb(client_used),
+        server_cpu_seconds_per_gb: (!load.server_pids.is_empty()).then(|| per_gb(server_used)),
+    })
+}
+
+fn producer(client: &Client, load: &ProduceLoad) -> Producer {
+    client
+        .producer()
+        .batch_bytes(load.batch_bytes)
+        .linger(load.linger)
+        .memory_bytes(load.memory_bytes)
+        .compression(load.compression)
+        .build()
+}
+
+/// Waits until a producer fails. None ends well before the load does.
+async fn failure(tasks: &mut JoinSet<Result<()>>) -> anyhow::Error {
+    loop {
+        match tasks.join_next().await {
+            Some(Ok(Err(error))) => return error,
+            Some(Err(error)) => return error.into(),
+            Some(Ok(Ok(()))) => {}
+            None => return anyhow::anyhow!("all producers have ended early"),
+        }
+    }
+}
+
+/// When it counts.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    from: Instant,
+    to: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Counted {
+    records: u64,
+    bytes: u64,
+    latencies: Latencies,
+}
+
+fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {
+    counted.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A record on its way, and when it was to be sent.
+type Waiting = (Instant, Delivery);
+
+/// One producer.
+struct Sending {
+    producer: Producer,
+    load: ProduceLoad,
+    noise: Bytes,
+    start: Instant,
+    number: usize,
+    window: Window,
+    counted: Arc<Mutex<Counted>>,
+}
+
+impl Sending {
+    async fn run(self) -> Result<()> {
+        // Acknowledgements of a partition come in order, those of different ones do not.
+        let mut partitions: BTreeMap<u32, mpsc::Sender<Waiting>> = BTreeMap::new();
+        let mut collectors: JoinSet<Result<(), ProduceError>> = JoinSet::new();
+        for sent in 0_u64.. {
+            let intended = self.intended(sent).await;
+            if intended >= self.window.to {
+                break;
+            }
+            let delivery = self.producer.send(self.record(sent)).await?;
+            let partition = delivery.partition().partition;
+            let sender = partitions.entry(partition).or_insert_with(|| {
+                let (sender, arriving) = mpsc::channel(WAITING_MAX);
+                collectors.spawn(self.collector(arriving));
+                sender
+            });
+            if sender.send((intended, delivery)).await.is_err() {
+                break;
+            }
+        }
+        drop(partitions);
+        self.producer.flush().await;
+        while let Some(ended) = collectors.join_next().await {
+            ended??;
+        }
+        Ok(())
+    }
+
+    /// When the next record is to be sent; waits for that. The timer ticks every millisecond, so
+    /// at a fixed rate up to one of the latency is its.
+    async fn intended(&self, sent: u64) -> Instant {
+        let Some(rate) = self.load.rate else {
+            return Instant::now();
+        };
+        let producers = u64::try_from(self.load.producers).unwrap_or(u64::MAX);
+        let number = u64::try_from(self.number).unwrap_or(u64::MAX);
+        let intended = self.start + due(sent * producers + number, rate);
+        if intended > Instant::now() {
+            sleep_until(intended).await;
+        }
+        intended
+    }
+
+    fn record(&self, sent: u64) -> Record {
+        // A stride that shares no factor with the room walks over all of it.
+        const STRIDE: u64 = 7_919;
+        let room = NOISE_BYTES - self.load.record_bytes;
+        let at = sent.wrapping_mul(STRIDE) % u64::try_from(room.max(1)).unwrap_or(1);
+        let at = usize::try_from(at).unwrap_or(0);
+        Record::new(&self.load.topic).value(self.noise.slice(at..at + self.load.record_bytes))
+    }
+
+    fn collector(
+        &self,
+        mut arriving: mpsc::Receiver<Waiting>,
+    ) -> impl Future<Output = Result<(), ProduceError>> + use<> {
+        let (window, counted) = (self.window, Arc::clone(&self.counted));
+        let (bytes, is_open_loop) = (self.load.record_bytes, self.load.rate.is_some());
+        async move {
+            while let Some((intended, delivery)) = arriving.recv().await {
+                delivery.await?;
+                let now = Instant::now();
+                let mut counted = lock(&counted);
+                if now >= window.from && now < window.to {
+                    counted.records += 1;
+                    counted.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
+                }
+                // At a fixed rate the late ones count too: those that were to be sent in time.
+                let counts = if is_open_loop { intended } else { now };
+                if counts >= window.from && counts < window.to {
+                    counted.latencies.record(now - intended);
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// When a record is due, after the start.
+fn due(number: u64, rate: u32) -> Duration {
+    let nanos = u128::from(number) * 1_000_000_000 / u128::from(rate.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_are_due_by_the_rate_and_not_by_what_came_before() {
+        assert_eq!(due(0, 1_000), Duration::ZERO);
+        assert_eq!(due(1, 1_000), Duration::from_millis(1));
+        assert_eq!(due(3_000_000, 1_000_000), Duration::from_secs(3));
+        assert_eq!(due(1, 3), Duration::from_nanos(333_333_333));
+    }
+}

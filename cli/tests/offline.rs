@@ -124,6 +124,9 @@ fn every_command_has_help_with_examples() {
         &["produce"],
         &["log", "dump"],
         &["log", "verify"],
+        &["bench", "limits"],
+        &["bench", "produce"],
+        &["bench", "consume"],
         &["consume"],
     ] {
         let output = highwater(&[command, &["--help"]].concat());

@@ -1,5 +1,6 @@
 //! The subcommands, one file each.
 
+mod bench;
 mod config;
 mod consume;
 mod dev;
@@ -25,6 +26,7 @@ pub(crate) enum Command {
     Produce(produce::Arguments),
     Consume(consume::Arguments),
     Log(log::Arguments),
+    Bench(bench::Arguments),
 }
 
 impl Command {
@@ -42,6 +44,7 @@ impl Command {
             Self::Produce(arguments) => arguments.run(printer),
             Self::Consume(arguments) => arguments.run(printer),
             Self::Log(arguments) => arguments.run(printer),
+            Self::Bench(arguments) => arguments.run(printer),
         }
     }
 }

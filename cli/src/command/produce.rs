@@ -78,7 +78,11 @@ pub(crate) struct Arguments {
     cluster: ClusterArguments,
 }
 
-fn codec(text: &str) -> Result<Compression, String> {
+/// A codec's name, as clap reads it.
+///
+/// # Errors
+/// When there is none of that name.
+pub(super) fn codec(text: &str) -> Result<Compression, String> {
     text.parse()
         .map_err(|_| "known are none, gzip, snappy, lz4, zstd".to_owned())
 }

@@ -1,0 +1,320 @@
+//! `highwater bench`: how fast a disk and a cluster are, and under which durability.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+use highwater_bench::{ConsumeLoad, ProduceLoad, ProduceReport, consume, limits, produce};
+use highwater_client::{AdminError, Client, Compression, ErrorCode, NewTopic, TopicName};
+use serde_json::{Value, json};
+
+use super::produce::codec;
+use crate::cluster::{ClusterArguments, topic_name};
+use crate::exit::{Failure, Kind};
+use crate::interrupt;
+use crate::print::Printer;
+
+/// Measure a disk, or a running cluster.
+///
+/// The first line says under which durability the figures came about; those of another one
+/// cannot be compared with them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Synced sequential writes, as the log makes them: the ceiling of one partition on one node.
+    #[command(after_help = "Examples:
+  highwater bench limits --dir /var/lib/highwater
+  highwater --json bench limits --dir . --runs 9")]
+    Limits(LimitArguments),
+    /// Send random records as fast as they are acknowledged, or at a fixed rate.
+    #[command(after_help = "Examples:
+  highwater bench produce --partitions 6 --record-bytes 1024 --seconds 30
+  highwater bench produce --rate 10000 --linger-ms 0 --server-pid 4711 --server-pid 4712")]
+    Produce(ProduceArguments),
+    /// Read a topic from its beginning to its end.
+    #[command(after_help = "Examples:
+  highwater bench consume --topic bench")]
+    Consume {
+        /// Which topic.
+        #[arg(long, default_value = "bench", value_parser = topic_name)]
+        topic: TopicName,
+        #[command(flatten)]
+        measured: Measured,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct LimitArguments {
+    /// Where to make a scratch directory, of 256 MiB.
+    #[arg(long, value_name = "FOLDER")]
+    dir: PathBuf,
+    /// How often each is measured; the median counts.
+    #[arg(long, value_name = "N", default_value_t = limits::RUNS_MIN)]
+    runs: usize,
+    /// How long a run takes at most, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    run_seconds: f64,
+}
+
+#[derive(Debug, clap::Args)]
+struct ProduceArguments {
+    /// Into which topic; made if it is not there.
+    #[arg(long, default_value = "bench", value_parser = topic_name)]
+    topic: TopicName,
+    /// With how many partitions it is made.
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    partitions: u32,
+    /// The size of a record's value, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 1024)]
+    record_bytes: usize,
+    /// How many producers send side by side.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    producers: usize,
+    /// How large a batch grows, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 256 << 10)]
+    batch_bytes: usize,
+    /// How long a batch waits for more, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 5)]
+    linger_ms: u64,
+    /// How much each producer has on the way, in bytes.
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
+    memory_bytes: usize,
+    /// How batches are compressed. The records are random, so it costs and saves nothing.
+    #[arg(long, value_name = "CODEC", default_value = "none", value_parser = codec)]
+    compression: Compression,
+    /// Records a second, of all producers together [default: as many as are acknowledged].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    /// How long nothing is counted, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
+    warm_up: f64,
+    /// How long is counted.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20.0, value_parser = seconds)]
+    seconds: f64,
+    /// Seeds the records.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    measured: Measured,
+}
+
+/// What is measured, and what is said of it.
+#[derive(Debug, clap::Args)]
+struct Measured {
+    /// A process of the cluster whose processor time counts; may be repeated.
+    #[arg(long, value_name = "PID")]
+    server_pid: Vec<u32>,
+    /// The durability of the cluster, if it is not Highwater.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "on disk (synced) on a quorum before the acknowledgement"
+    )]
+    durability: String,
+    #[command(flatten)]
+    cluster: ClusterArguments,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    const LONGEST: f64 = 86_400.0;
+    let seconds: f64 = text
+        .parse()
+        .map_err(|_| "write seconds, as in 2.5".to_owned())?;
+    match (0.0..=LONGEST).contains(&seconds) {
+        true => Ok(seconds),
+        false => Err("from 0 to a day".to_owned()),
+    }
+}
+
+impl Arguments {
+    /// Measures.
+    ///
+    /// # Errors
+    /// When the disk or the cluster does not let it.
+    pub(crate) fn run(self, printer: &Printer) -> Result<(), Failure> {
+        let printer = *printer;
+        match self.action {
+            Action::Limits(arguments) => arguments.run(printer),
+            Action::Produce(arguments) => interrupt::run(|interrupt| async move {
+                tokio::select! {
+                    result = arguments.run(printer) => result,
+                    () = interrupt.wait() => Err(Failure::interrupted("interrupted")),
+                }
+            }),
+            Action::Consume { topic, measured } => interrupt::run(|interrupt| async move {
+                tokio::select! {
+                    result = run_consume(topic, measured, printer) => result,
+                    () = interrupt.wait() => Err(Failure::interrupted("interrupted")),
+                }
+            }),
+        }
+    }
+}
+
+impl LimitArguments {
+    fn run(self, printer: Printer) -> Result<(), Failure> {
+        print_durability("each write is durable (synced) before the next", printer)?;
+        let limits = limits::Limits {
+            runs: self.runs,
+            run: Duration::from_secs_f64(self.run_seconds),
+        };
+        let measured = limits::measure(&self.dir, &limits, |limit| {
+            let printed = match limit {
+                Ok(limit) => printer.line(|| limit_text(&limit), || json!(limit)),
+                Err(reason) => printer.line(|| reason.clone(), || json!({ "passed_over": reason })),
+            };
+            printed.map_err(|failure| anyhow::anyhow!("{failure:?}"))
+        });
+        measured.map_err(|error| broken(&error))
+    }
+}
+
+fn limit_text(limit: &limits::Limit) -> String {
+    let mb = |bytes: u64| bytes / 1_000_000;
+    format!(
+        "{:<8} {:<8} {:>7} bytes: {:>5} MB/s (of {} runs {} to {}), p50 {} us, p99 {} us",
+        limit.storage,
+        limit.prepared,
+        limit.bytes,
+        mb(limit.bytes_per_second),
+        limit.runs,
+        mb(limit.bytes_per_second_min),
+        mb(limit.bytes_per_second_max),
+        limit.latency.p50_us,
+        limit.latency.p99_us,
+    )
+}
+
+impl ProduceArguments {
+    async fn run(self, printer: Printer) -> Result<(), Failure> {
+        let client = self.measured.cluster.connect(false).await?;
+        self.create_topic(&client).await?;
+        print_durability(&self.measured.durability, printer)?;
+        let load = ProduceLoad {
+            topic: self.topic,
+            record_bytes: self.record_bytes,
+            producers: self.producers,
+            batch_bytes: self.batch_bytes,
+            linger: Duration::from_millis(self.linger_ms),
+            memory_bytes: self.memory_bytes,
+            compression: self.compression,
+            rate: self.rate,
+            warm_up: Duration::from_secs_f64(self.warm_up),
+            duration: Duration::from_secs_f64(self.seconds),
+            seed: self.seed,
+            server_pids: self.measured.server_pid,
+        };
+        let report = produce(&client, &load).await;
+        let report = report.map_err(|error| broken(&error))?;
+        printer.line(
+            || produce_text(&report),
+            || with_kind("produce", json!(report)),
+        )
+    }
+
+    /// Makes the topic, where the cluster can; one that is there is as good.
+    async fn create_topic(&self, client: &Client) -> Result<(), Failure> {
+        let admin = client.admin();
+        if admin.describe_topic(&self.topic).await.is_ok() {
+            return Ok(());
+        }
+        let new = NewTopic::new(&self.topic).partitions(self.partitions);
+        match admin.create_topic(new).await {
+            Err(AdminError::Refused {
+                error: ErrorCode::TopicAlreadyExists,
+                ..
+            }) => Ok(()),
+            result => Ok(result?),
+        }
+    }
+}
+
+fn produce_text(report: &ProduceReport) -> String {
+    let latency = &report.latency;
+    format!(
+        "produced {:.1} MB/s, {} records/s over {:.0} s; latency p50 {} us, p90 {} us, p99 {} us, \
+         p99.9 {} us, max {} us; CPU seconds per GB: client {:.2}{}",
+        megabytes(report.bytes_per_second),
+        report.records_per_second,
+        report.seconds,
+        latency.p50_us,
+        latency.p90_us,
+        latency.p99_us,
+        latency.p999_us,
+        latency.max_us,
+        report.client_cpu_seconds_per_gb,
+        server_text(report.server_cpu_seconds_per_gb),
+    )
+}
+
+fn server_text(seconds: Option<f64>) -> String {
+    seconds.map_or_else(String::new, |seconds| format!(", cluster {seconds:.2}"))
+}
+
+async fn run_consume(
+    topic: TopicName,
+    measured: Measured,
+    printer: Printer,
+) -> Result<(), Failure> {
+    let client = measured.cluster.connect(false).await?;
+    print_durability(&measured.durability, printer)?;
+    let load = ConsumeLoad {
+        topic,
+        server_pids: measured.server_pid,
+    };
+    let report = consume(&client, &load).await;
+    let report = report.map_err(|error| broken(&error))?;
+    printer.line(
+        || {
+            format!(
+                "consumed {:.1} MB/s, {} records/s over {:.1} s; CPU seconds per GB: client \
+                 {:.2}{}",
+                megabytes(report.bytes_per_second),
+                report.records_per_second,
+                report.seconds,
+                report.client_cpu_seconds_per_gb,
+                server_text(report.server_cpu_seconds_per_gb),
+            )
+        },
+        || with_kind("consume", json!(report)),
+    )
+}
+
+/// 10^6 bytes, rounded for people.
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn print_durability(durability: &str, printer: Printer) -> Result<(), Failure> {
+    printer.line(
+        || format!("durability: {durability}"),
+        || json!({ "durability": durability }),
+    )
+}
+
+fn with_kind(kind: &str, mut object: Value) -> Value {
+    object["kind"] = json!(kind);
+    object
+}
+
+fn broken(error: &anyhow::Error) -> Failure {
+    Failure::new(Kind::Other, format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_finite_and_not_negative() {
+        assert_eq!(seconds("2.5"), Ok(2.5));
+        for bad in ["-1", "NaN", "inf", "1e9", "x"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

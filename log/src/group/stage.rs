@@ -552,7 +552,7 @@ impl Group {
                         .expect("there is something to write")
                         .first_write()
                 },
-                |plan| plan.write,
+                |plan| plan.first_write,
             ),
             room: active.len - active.position,
             frames: Vec::new(),

@@ -229,12 +229,10 @@ impl<S: Storage + 'static> Thread<S> {
     /// Waits until there is something to do.
     async fn sleep(&self, turn: &Turn, disk: &AsyncFd<OwnedFd>) {
         let mut until = turn.next_deadline;
-        let state = self.state.borrow();
-        if !state.held.is_empty() || state.stop_by.is_some() {
+        if self.must_look_again() {
             let retry = self.clock.now().monotonic + MAIL_RETRY;
             until = Some(until.map_or(retry, |until| until.min(retry)));
         }
-        drop(state);
         let timer = async {
             match until {
                 Some(until) => tokio::time::sleep_until(self.clock.instant(until)).await,
@@ -258,6 +256,12 @@ impl<S: Storage + 'static> Thread<S> {
             () = peers => {}
             () = timer => {}
         }
+    }
+
+    /// Whether something waits that nobody will wake the thread for.
+    fn must_look_again(&self) -> bool {
+        let state = self.state.borrow();
+        !state.held.is_empty() || state.stop_by.is_some()
     }
 
     fn open_mail(&self, mail: Mail) {

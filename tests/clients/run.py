@@ -75,11 +75,12 @@ class Checks:
         self.file = flights.write(folder / "flights.csv")
         self.keyed = flights.write_keyed(folder / "flights.tsv")
 
-    # kcat: librdkafka 2.0, from Debian
+    # kcat: librdkafka 2.0, from Debian. Idempotent, because without that librdkafka itself
+    # changes the order of batches when one of them has to be sent again.
 
     def kcat_produce(self, topic: str, *flags: str) -> None:
         run(["kcat", "-P", "-b", self.cluster.bootstrap, "-t", topic, "-K", "\t", "-l", str(self.keyed),
-             "-X", "acks=all", *flags])
+             "-X", "acks=all", "-X", "enable.idempotence=true", *flags])
 
     def kcat_consume(self, topic: str, partition: int) -> list[tuple[str, str]]:
         done = run(["kcat", "-C", "-b", self.cluster.bootstrap, "-t", topic, "-p", str(partition),
@@ -144,7 +145,7 @@ class Checks:
     def confluent_codecs(self) -> None:
         for codec in CODECS:
             topic = self.cluster.topic(f"confluent-{codec}", 6)
-            self.confluent_produce(topic, **{"compression.codec": codec})
+            self.confluent_produce(topic, **{"compression.codec": codec, "enable.idempotence": True})
             self.flights.check_partitions(self.confluent_consume(topic, 6))
 
     # Kafka's own client, in Java

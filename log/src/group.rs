@@ -68,7 +68,10 @@ pub(crate) struct Group {
     pub(crate) position: Option<SyncedPosition>,
     /// When the last write completed.
     pub(crate) idle_since: Duration,
+    /// Entries that are bad or missing, ascending, each first and last.
     pub(crate) holes: Vec<(LogIndex, LogIndex)>,
+    /// The place before the first of them, if recovery found it: a cut may mend it there.
+    pub(crate) before_hole: Option<Position>,
     /// Counts cuts and bases, so that reads that were under way notice.
     pub(crate) cuts: u64,
     /// Files to be unlinked: hidden ones, newest first, before retired ones, oldest first.
@@ -172,6 +175,7 @@ impl Group {
             position: None,
             idle_since: Duration::ZERO,
             holes: Vec::new(),
+            before_hole: None,
             cuts: 0,
             hidden: VecDeque::new(),
             retired: VecDeque::new(),

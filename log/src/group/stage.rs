@@ -320,7 +320,8 @@ impl Group {
         if first == self.start.first() {
             return Some(self.start);
         }
-        self.marks.at(first.before())
+        let before_hole = self.before_hole.filter(|it| it.first() == first);
+        self.marks.at(first.before()).or(before_hole)
     }
 
     /// Takes back what is staged from `first` on.
@@ -376,7 +377,11 @@ impl Group {
 
     fn forget_from(&mut self, first: LogIndex, before: &Position) {
         self.end = *before;
-        self.marks.cut(first);
+        if self.marks.at(before.before.index).is_some() {
+            self.marks.cut(first);
+        } else {
+            self.marks = Marks::new(*before);
+        }
         self.epochs.cut(first);
         self.cache.cut(first);
         self.cuts += 1;

@@ -233,6 +233,7 @@ fn take_entry(group: &mut Group, position: &Position, last: LogIndex) {
         group.epochs.push(position.before, group.end.offset);
     } else {
         // Behind a hole: what lies below it is never cut but by mending it.
+        group.before_hole.get_or_insert(group.end);
         group.marks = Marks::new(*position);
         group.epochs.push(position.before, group.end.offset);
     }

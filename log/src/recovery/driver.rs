@@ -12,7 +12,7 @@ use crate::format::begin::{Begin, Reason};
 use crate::format::footer::{FOOTER_BYTES_MAX, Footer, FooterOf, TRAILER_LEN, Trailer};
 use crate::format::identity::FileIdentity;
 use crate::format::journal::GroupRecord;
-use crate::ids::{ClusterId, GroupId, Incarnation, Sequence};
+use crate::ids::{ClusterId, GroupId, Incarnation, LogIndex, Sequence};
 use crate::paths;
 use crate::points::Points;
 use crate::scan::{FramesOf, ReadAt, Scan, ScanError, holds_any_header, scan, scan_begin};
@@ -73,12 +73,18 @@ pub(crate) fn read_group<S: Storage>(
     for sequence in list(io, group, &mut alarms)? {
         files.push(read_file(io, owner, group, sequence, &mut alarms)?);
     }
-    rescan_cut_into(io, group, &mut files)?;
+    let known_hole = record
+        .and_then(|record| record.quarantine)
+        .map(|hole| hole.first);
+    rescan_sealed(io, group, known_hole, &mut files)?;
     let view = GroupView {
         position: record.and_then(|record| record.position),
         files: files.iter_mut().map(take_view).collect(),
     };
-    let verdict = classify(&view, &Rule::default());
+    let mut verdict = classify(&view, &Rule::default());
+    if record.is_some_and(|record| record.quarantine.is_some_and(|it| it.reaches_end)) {
+        give_up_tail(&mut verdict);
+    }
     for (file, view) in files.iter_mut().zip(view.files) {
         give_back(file, view);
     }
@@ -90,6 +96,15 @@ pub(crate) fn read_group<S: Storage>(
         verdict,
         alarms,
     })
+}
+
+/// A replica that has not rejoined yet trusts nothing behind a hole: it goes on before the
+/// first one.
+fn give_up_tail(verdict: &mut Verdict) {
+    if let Some(holes) = &mut verdict.quarantine {
+        holes.reaches_end = true;
+        verdict.last = verdict.last.min(holes.first.before());
+    }
 }
 
 fn list<S: Storage>(
@@ -277,26 +292,26 @@ fn note_bad_footer(
     });
 }
 
-/// A `cut` may reach into a sealed file (only the one that mends a quarantine does): then its
-/// frames are asked for, not its footer.
-fn rescan_cut_into<S: Storage>(
+/// Reads the frames of sealed files whose footers do not say enough: those that a `cut` reaches
+/// into (only the one that mends a quarantine does), and the one in which a hole is known.
+fn rescan_sealed<S: Storage>(
     io: &mut Blocking<'_, S>,
     group: GroupId,
+    known_hole: Option<LogIndex>,
     files: &mut [FileImage],
 ) -> Result<(), OpenError> {
     for at in 0..files.len() {
-        let Body::Sealed(footer) = &files[at].body else {
+        let (Body::Sealed(footer), Ok(identity)) = (&files[at].body, &files[at].identity) else {
             continue;
         };
         let last = footer.end.before.index;
-        let is_cut_into = files[at + 1..].iter().any(|above| {
-            begin_of(above)
-                .is_some_and(|begin| begin.reason == Reason::Cut && begin.first.before() < last)
-        });
-        let Ok(identity) = files[at].identity.as_ref() else {
-            continue;
-        };
-        if is_cut_into {
+        let is_cut_into = files[at + 1..]
+            .iter()
+            .filter_map(begin_of)
+            .any(|begin| begin.reason == Reason::Cut && begin.first.before() < last);
+        let has_hole =
+            known_hole.is_some_and(|hole| footer.start.before.index < hole && hole <= last);
+        if is_cut_into || has_hole {
             let path = paths::segment(group, files[at].sequence);
             let open = io.open(&path, false)?;
             let scan = scan_file(io, &open, identity).map_err(|error| scan_error(&path, error))?;

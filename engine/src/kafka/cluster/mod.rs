@@ -63,6 +63,8 @@ pub struct Desk {
     registration: Option<AskId>,
     /// Which groups there are was told once, all of them; from then on, what changes.
     groups_told: bool,
+    /// The last entry that was taken in by a restored state, not applied one by one.
+    restored: LogIndex,
     outputs: VecDeque<ClusterOutput>,
     failed: bool,
 }
@@ -98,6 +100,7 @@ impl Desk {
             refill: None,
             registration: None,
             groups_told: false,
+            restored: LogIndex::ZERO,
             outputs: VecDeque::new(),
             failed: false,
         }
@@ -120,6 +123,13 @@ impl Desk {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.view.is_current()
+    }
+
+    /// Up to which entry of the controller's log the state came as a whole, from a file's footer
+    /// or from the leader; what follows was applied entry by entry.
+    #[must_use]
+    pub fn restored_at(&self) -> LogIndex {
+        self.restored
     }
 
     fn is_on_first_shard(&self) -> bool {
@@ -540,6 +550,7 @@ impl Cluster for Desk {
         match Controller::decode(&state) {
             Ok(state) => {
                 self.view.state = state;
+                self.restored = at;
                 self.groups_told = false;
                 self.wake(now);
             }

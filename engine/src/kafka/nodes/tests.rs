@@ -725,3 +725,63 @@ fn more_requests_at_once_than_allowed_close_the_connection() {
     let service = nodes.nodes[&NodeId(1)].shards[0].service();
     assert!(service.requests_running() <= crate::kafka::REQUESTS_IN_FLIGHT_MAX);
 }
+
+#[test]
+fn records_are_found_by_time() {
+    let mut nodes = Nodes::single();
+    let client = nodes.connect(1, 0);
+    nodes.ask(client, &metadata(&["t"]), 12);
+    let time = nodes.wall_ms();
+    nodes.produce(client, "t", 0, &batch(time, &["a", "b"], None));
+    nodes.produce(client, "t", 0, &batch(time + 10, &["c"], None));
+    nodes.produce(client, "t", 0, &batch(time + 5, &["d"], None));
+    let wanted = [time - 1, time, time + 1, time + 10, time + 11, -3];
+    for (timestamp, offset) in wanted.into_iter().zip([0, 0, 2, 2, -1, 2]) {
+        let listed = nodes.ask(client, &list("t", &[(0, timestamp)]), 7);
+        let found = &listed.topics[0].partitions[0];
+        assert_eq!(
+            (found.error_code, found.offset),
+            (0, offset),
+            "{}",
+            timestamp - time
+        );
+    }
+}
+
+#[test]
+fn the_controllers_state_comes_from_a_footer_and_the_records_behind_it() {
+    let mut nodes = Nodes::single();
+    let client = nodes.connect(1, 0);
+    nodes.ask(client, &metadata(&["t"]), 12);
+    // The first file of a group has 64 KiB.
+    for value in 0..500 {
+        let config = AlterableConfig::default()
+            .with_name(text("retention.ms"))
+            .with_config_operation(0)
+            .with_value(Some(text(&(1_000_000 + value).to_string())));
+        let resource = AlterConfigsResource::default()
+            .with_resource_type(2)
+            .with_resource_name(text("t"))
+            .with_configs(vec![config]);
+        let alter = IncrementalAlterConfigsRequest::default().with_resources(vec![resource]);
+        let altered = nodes.ask(client, &alter, 1);
+        assert_eq!(altered.responses[0].error_code, 0);
+    }
+    let before = nodes.desk(NodeId(1)).controller().clone();
+    nodes.run_for(Duration::from_secs(5));
+    nodes.kill(NodeId(1));
+    nodes.start(NodeId(1));
+    nodes.run_until("it is back", Nodes::is_ready);
+    let desk = nodes.desk(NodeId(1));
+    let restored = desk.restored_at();
+    assert!(
+        restored > crate::LogIndex(100),
+        "no footer was used: {restored:?}"
+    );
+    assert!(restored < before.applied());
+    assert_eq!(desk.controller().topic("t"), before.topic("t"));
+    assert_eq!(desk.controller().next_group(), before.next_group());
+    let client = nodes.connect(1, 0);
+    let record = batch(nodes.wall_ms(), &["x"], None);
+    assert_eq!(nodes.produce(client, "t", 0, &record).base_offset, 0);
+}

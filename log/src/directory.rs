@@ -51,7 +51,18 @@ pub struct Directory {
     pub(crate) records: BTreeMap<GroupId, GroupRecord>,
     pub(crate) journals: BTreeMap<u32, JournalState>,
     promises_lost: bool,
+    /// Units that are bad in one copy of a journal.
+    mirrors: Vec<Mirror>,
     alarms: Vec<Alarm>,
+}
+
+/// A unit of the half that holds, to be made good in the copy in which it is bad.
+#[derive(Debug, Clone)]
+struct Mirror {
+    shard: u32,
+    copy: usize,
+    offset: u64,
+    bytes: Vec<u8>,
 }
 
 /// Where a journal goes on.
@@ -128,6 +139,7 @@ impl Directory {
         directory.refuse_newer_files(&mut io)?;
         directory.clean_prepare(&mut io)?;
         directory.make_journals(&mut io, shards, journal_half_bytes)?;
+        directory.mirror_journals(&mut io)?;
         directory.identity.boots += 1;
         replace_identity(&mut io, &directory.identity)?;
         Ok(directory)
@@ -156,6 +168,7 @@ impl Directory {
             records: BTreeMap::new(),
             journals: BTreeMap::new(),
             promises_lost: false,
+            mirrors: Vec::new(),
             alarms: Vec::new(),
         };
         directory.list_root(io)?;
@@ -299,6 +312,7 @@ impl Directory {
         })
         .map_err(|fault| version_error(paths::journal(shard, 0), fault))?;
         self.take_journal(shard, &image, [copies[0].is_empty(), copies[1].is_empty()]);
+        self.note_mirrors(shard, &image, &copies);
         let len = copies[0].len().max(copies[1].len());
         let state = JournalState {
             current: image.current,
@@ -330,6 +344,37 @@ impl Directory {
         for record in image.records.values() {
             keep_newest(&mut self.records, record);
         }
+    }
+
+    fn note_mirrors(&mut self, shard: u32, image: &JournalImage, copies: &[Vec<u8>; 2]) {
+        for bad in &image.bad_copies {
+            let start = usize::try_from(bad.offset).expect("it was read into memory");
+            let good = &copies[1 - bad.copy][start..start + bad.len];
+            self.mirrors.push(Mirror {
+                shard,
+                copy: bad.copy,
+                offset: bad.offset,
+                bytes: good.to_vec(),
+            });
+        }
+    }
+
+    /// Makes the half that holds whole in both copies, unit by unit, before anyone overwrites
+    /// the older half: a crash in that would leave the newer half in one copy only, and one
+    /// rotten block there would bring an older promise back without a word.
+    fn mirror_journals<S: Storage>(&mut self, io: &mut Blocking<'_, S>) -> Result<(), OpenError> {
+        let align = journal_align(io.alignment());
+        for mirror in std::mem::take(&mut self.mirrors) {
+            let path = paths::journal(mirror.shard, mirror.copy);
+            let file = io.open(&path, true)?.file;
+            io.done(Op::Write {
+                file,
+                offset: mirror.offset,
+                data: Buffer::aligned_copy(&mirror.bytes, align),
+            })?;
+            io.close(file)?;
+        }
+        Ok(())
     }
 
     /// Looks at the version of every group's file before anything is changed. An identity

@@ -46,6 +46,8 @@ pub(crate) struct BadUnit {
     pub(crate) copy: usize,
     /// Where it starts.
     pub(crate) offset: u64,
+    /// How long it is, in the other copy.
+    pub(crate) len: usize,
     /// Whether it is the last unit: then it may just have been written when the node died.
     pub(crate) last: bool,
 }
@@ -127,6 +129,7 @@ impl Reader<'_> {
                 .extend((0..2).filter(|&copy| bad[copy]).map(|copy| BadUnit {
                     copy,
                     offset: offset_of(at),
+                    len: unit.len,
                     last: false,
                 }));
             last_at = at;
@@ -394,6 +397,7 @@ mod tests {
                 let bad = BadUnit {
                     copy,
                     offset: offset_of(journal.at(number)),
+                    len: ALIGN,
                     last: number == 2,
                 };
                 assert_eq!(image.bad_copies, [bad]);

@@ -37,7 +37,7 @@ pub(super) fn run(selection: &Selection, printer: Printer) -> Result<(), Failure
             || json!({ "directory": directory.to_string(), "groups": groups.len(), "damages": 0 }),
         ),
         damages => {
-            let advice = "start the node while its peers run and it repairs itself from them";
+            let advice = "keep the files: a node serves nothing of what is damaged, and its peers go on without it";
             Err(Failure::new(
                 Kind::Damage,
                 format!("{directory}: {damages} places are damaged; {advice}"),

@@ -8,6 +8,7 @@
 
 mod client;
 mod disk;
+pub mod history;
 mod network;
 pub mod oracle;
 mod plan;

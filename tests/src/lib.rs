@@ -1,1 +1,3 @@
 //! Whole-system checks: simulator, guards, campaigns.
+
+pub mod history;

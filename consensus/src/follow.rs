@@ -119,17 +119,14 @@ impl Raft {
     /// Whether a message of `window` is to be looked at: not if it is of an older one, or of one
     /// that was refused already.
     fn enter_window(&mut self, session: Session, window: u64) -> bool {
-        let Role::Follower(follower) = &mut self.role else {
-            return false;
-        };
-        let known = follower.following.filter(|f| f.session == session);
+        let known = self.following.filter(|f| f.session == session);
         if let Some(known) = known
             && (known.window > window || (known.window == window && known.is_refused))
         {
             return false;
         }
         if known.is_none_or(|known| known.window < window) {
-            follower.following = Some(Following {
+            self.following = Some(Following {
                 session,
                 window,
                 is_refused: false,
@@ -187,7 +184,7 @@ impl Raft {
 
     /// The logs agree up to `matched`, and the leader has committed up to `commit`.
     fn follow_through(&mut self, matched: LogIndex, commit: LogIndex) {
-        let Some(following) = self.following_mut() else {
+        let Some(following) = &mut self.following else {
             return;
         };
         following.matched = following.matched.max(matched);
@@ -250,13 +247,14 @@ impl Raft {
         let (synced, promised) = (self.writes.synced(), self.promised());
         let Role::Follower(Follower {
             leader: Some(leader),
-            following: Some(following),
             ..
-        }) = &mut self.role
+        }) = self.role
         else {
             return;
         };
-        let leader = *leader;
+        let Some(following) = &mut self.following else {
+            return;
+        };
         let matched = following.matched;
         let position = (synced.min(matched), promised.min(matched));
         // What was taken before a refusal still counts, and is synced later (a full disk).
@@ -280,7 +278,7 @@ impl Raft {
 
     /// Refuses a window, once: nothing of it is taken any more.
     fn refuse(&mut self, to: NodeId, window: u64, outcome: AppendOutcome) {
-        if let Some(following) = self.following_mut() {
+        if let Some(following) = &mut self.following {
             following.is_refused = true;
         }
         self.answer(to, window, outcome);
@@ -300,32 +298,17 @@ impl Raft {
         MessageError::Diverged { from, index, term }
     }
 
-    fn following_mut(&mut self) -> Option<&mut Following> {
-        match &mut self.role {
-            Role::Follower(follower) => follower.following.as_mut(),
-            _ => None,
-        }
-    }
-
     /// How far the logs agree, as verified in `session`.
     pub(crate) fn matched_in(&self, session: Session) -> Option<LogIndex> {
-        match &self.role {
-            Role::Follower(follower) => follower
-                .following
-                .filter(|following| following.session == session)
-                .map(|following| following.matched),
-            _ => None,
-        }
+        self.following
+            .filter(|following| following.session == session)
+            .map(|following| following.matched)
     }
 
     /// Ends a quarantine to the log's end, if the log has caught up with all that this node may
     /// once have promised.
     pub(crate) fn try_rejoin(&mut self) {
-        let Role::Follower(Follower {
-            following: Some(following),
-            ..
-        }) = &self.role
-        else {
+        let Some(following) = &self.following else {
             return;
         };
         let verified = following.matched.min(self.writes.synced());
@@ -344,11 +327,7 @@ impl Raft {
     pub(crate) fn end_quarantine(&mut self) {
         self.health = crate::quarantine::Health::Whole;
         self.outputs.push_back(Output::QuarantineEnded);
-        if let Role::Follower(Follower {
-            following: Some(following),
-            ..
-        }) = &mut self.role
-        {
+        if let Some(following) = &mut self.following {
             following.must_answer = true;
         }
     }

@@ -60,15 +60,10 @@ pub fn check(raft: &Raft) {
     assert!(raft.commit <= last.index, "commit behind the log");
     assert!(raft.writes.synced() <= last.index, "synced behind the log");
     assert!(last.term <= raft.hard.term, "an entry of a later term");
+    check_following(raft);
     match &raft.role {
         Role::Follower(follower) => {
             assert_ne!(follower.leader, Some(raft.node()), "it follows itself");
-            if let Some(following) = follower.following {
-                assert!(following.matched <= last.index, "matched behind the log");
-                let (synced, promised) = following.told;
-                assert!(promised <= synced, "promised and not synced");
-                assert!(synced <= following.matched, "told and not matched");
-            }
         }
         Role::PreCandidate(_) => assert!(raft.is_voter(), "a learner campaigns"),
         Role::Candidate(_) => {
@@ -91,6 +86,19 @@ pub fn check(raft: &Raft) {
             }
         }
     }
+}
+
+fn check_following(raft: &Raft) {
+    let Some(following) = raft.following else {
+        return;
+    };
+    let leads_or_asks = matches!(raft.role, Role::Candidate(_) | Role::Leader(_));
+    assert!(!leads_or_asks, "another leader in its own term");
+    let last = raft.tail.last().index;
+    assert!(following.matched <= last, "matched behind the log");
+    let (synced, promised) = following.told;
+    assert!(promised <= synced, "promised and not synced");
+    assert!(synced <= following.matched, "told and not matched");
 }
 
 /// Checks that a later state of the same life of a member may follow an earlier one.

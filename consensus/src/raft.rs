@@ -12,7 +12,7 @@ use crate::membership::Membership;
 use crate::message::{BeatException, BeatRow, Lane, Message};
 use crate::output::{Output, RoleKind};
 use crate::quarantine::Health;
-use crate::role::{Follower, Role};
+use crate::role::{Follower, Following, Role};
 use crate::tail::Tail;
 use crate::types::{
     BeatRound, EntryId, EntryMeta, LogIndex, NodeId, ProposedEntry, ReadId, Session, Term, WriteId,
@@ -37,6 +37,8 @@ pub struct Raft {
     /// Never falls; at most the last index. Not stored: a restarted node learns it anew (P30).
     pub(crate) commit: LogIndex,
     pub(crate) role: Role,
+    /// How the log stands against that of the current term's leader; `None` in its own term.
+    pub(crate) following: Option<Following>,
     pub(crate) health: Health,
     /// A grant that waits for the disk.
     pub(crate) grant: Option<Grant>,
@@ -93,6 +95,7 @@ impl Raft {
             writes: Writes::restore(tail.last().index),
             tail,
             role: Role::Follower(Follower::idle()),
+            following: None,
             health,
             grant: None,
             links: BTreeMap::new(),

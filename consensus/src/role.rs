@@ -48,11 +48,13 @@ pub(crate) struct Follower {
     pub(crate) heard: Option<Duration>,
     /// When to campaign; never for a learner.
     pub(crate) deadline: Option<Duration>,
-    /// How its log stands against the leader's.
-    pub(crate) following: Option<Following>,
 }
 
-/// How a follower's log stands against its leader's, in one session.
+/// How a log stands against that of the leader of the current term, in one session.
+///
+/// It ends with the term, not with the role. There is one leader in a term, and its log only
+/// grows: whoever asks for pre-votes in vain and returns has verified no less than before. And
+/// an idle leader would never say it again: it has nothing to send to one that has everything.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Following {
     pub(crate) session: Session,
@@ -104,7 +106,6 @@ impl Follower {
             leader: None,
             heard: None,
             deadline: None,
-            following: None,
         }
     }
 }
@@ -146,7 +147,6 @@ impl Raft {
                 leader,
                 heard: None,
                 deadline,
-                following: None,
             }),
         );
         if let Role::Leader(old) = old {
@@ -213,12 +213,14 @@ impl Raft {
         }]);
     }
 
-    /// Takes over a term. A vote belongs to its term: it ends with it, and only with it.
+    /// Takes over a term. A vote belongs to its term, and so does what is known of its leader's
+    /// log: they end with it, and only with it.
     fn adopt_term(&mut self, term: Term) {
         assert!(term >= self.hard.term, "terms never fall");
         if term > self.hard.term {
             self.hard.term = term;
             self.hard.vote = None;
+            self.following = None;
         }
     }
 

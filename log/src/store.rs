@@ -4,6 +4,7 @@ mod append;
 mod files;
 mod lookup;
 mod open;
+mod readers;
 mod reading;
 mod retention;
 mod sealing;
@@ -25,6 +26,7 @@ use crate::prepare::FileSource;
 use crate::recovery::build::RecoveredGroup;
 use crate::recovery::driver::Owner;
 use crate::storage::{Completion, FileId, Op, Output, Storage, StorageError, Token};
+use readers::Readers;
 use reading::ReadJob;
 use sealing::SealJob;
 
@@ -67,6 +69,8 @@ pub struct Store<S> {
     next_token: u64,
     jobs: BTreeMap<u64, ReadJob>,
     next_job: u64,
+    /// Which files are being read: they are closed when the last read of them has ended.
+    readers: Readers,
     seals: BTreeMap<GroupId, SealJob>,
     /// What the tail cache holds, oldest first: whose, through which entry, how many bytes.
     tail: VecDeque<(GroupId, LogIndex, usize)>,
@@ -464,8 +468,11 @@ impl<S: Storage> Store<S> {
         }
     }
 
+    /// Closes a file, or leaves that to the last of the reads that are under way in it.
     fn close(&mut self, file: FileId) {
-        self.submit(Action::Forget, Op::Close { file });
+        if !self.readers.leave(file) {
+            self.submit(Action::Forget, Op::Close { file });
+        }
     }
 
     /// Closes the store for good: a failed write or sync is final.

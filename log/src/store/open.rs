@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use highwater_record::BufferPool;
 
+use super::readers::Readers;
 use super::{Recovered, Room, Store};
 use crate::alarm::Alarm;
 use crate::blocking::Blocking;
@@ -85,6 +86,7 @@ impl<S: Storage> Store<S> {
             next_token: 0,
             jobs: BTreeMap::new(),
             next_job: 0,
+            readers: Readers::default(),
             seals: BTreeMap::new(),
             tail: VecDeque::new(),
             tail_bytes: 0,

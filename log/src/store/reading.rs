@@ -41,6 +41,8 @@ pub(super) struct ReadJob {
     position: u64,
     /// How much to read from there.
     len: usize,
+    /// The open file it reads from, which stays open until the read has ended.
+    file: Option<FileId>,
     source: SourceState,
 }
 
@@ -56,7 +58,7 @@ enum Goal {
 /// Where a read reads from, and how far that is.
 #[derive(Debug, Clone)]
 enum SourceState {
-    Opening,
+    Opening { write: bool },
     Reading { start: u64 },
     Mapping,
     Populating(Arc<dyn Mapping>),
@@ -154,9 +156,12 @@ impl<S: Storage> Store<S> {
                 job.source = SourceState::Mapping;
                 Op::Map { path }
             }
-            (false, _, Some(file)) => self.read_op(&mut job, file),
+            (false, _, Some(file)) => {
+                self.hold(&mut job, file);
+                self.read_op(&mut job, file)
+            }
             (false, _, None) => {
-                job.source = SourceState::Opening;
+                job.source = SourceState::Opening { write };
                 Op::Open { path, write }
             }
         };
@@ -192,11 +197,18 @@ impl<S: Storage> Store<S> {
             .is_none_or(|state| state.dropping || state.cuts != job.cuts);
         let output = match result {
             Ok(output) => output,
+            Err(StorageError::ReadOnly { path }) if job.opens_for_writing() => {
+                // It was sealed meanwhile.
+                job.source = SourceState::Opening { write: false };
+                self.jobs.insert(id, job);
+                return self.submit(Action::Read(id), Op::Open { path, write: false });
+            }
             Err(error) => return self.finish_read(&job, Err(read_error(&job, error))),
         };
         let next = match (job.source.clone(), output) {
-            (SourceState::Opening, Output::Opened { file, .. }) => {
-                self.keep_open(&job, file);
+            (SourceState::Opening { write }, Output::Opened { file, .. }) => {
+                self.hold(&mut job, file);
+                self.keep_open(&job, file, write);
                 if is_gone {
                     return self.finish_read(&job, Err(ReadError::Cut));
                 }
@@ -209,10 +221,10 @@ impl<S: Storage> Store<S> {
             (SourceState::Reading { start }, Output::Read(bytes)) if !is_gone => {
                 match self.parse(&mut job, &bytes, start) {
                     Parsed::Done(found) => return self.finish_read(&job, found),
-                    Parsed::More => match self.segment_of_job(&job).and_then(|it| it.file) {
-                        Some(file) => self.read_op(&mut job, file),
-                        None => return self.finish_read(&job, Err(ReadError::Cut)),
-                    },
+                    Parsed::More => {
+                        let file = job.file.expect("it was just read from");
+                        self.read_op(&mut job, file)
+                    }
                 }
             }
             (SourceState::Populating(mapping), _) if !is_gone => {
@@ -303,6 +315,7 @@ impl<S: Storage> Store<S> {
     }
 
     fn finish_read(&mut self, job: &ReadJob, found: Result<Found, ReadError>) {
+        self.let_go(job);
         let (group, ticket) = (job.group, job.ticket);
         let event = match (job.goal, found) {
             (Goal::Entries { .. }, Ok(Found::Entries(entries))) => Event::ReadDone {
@@ -335,9 +348,27 @@ impl<S: Storage> Store<S> {
         self.events.push(event);
     }
 
-    fn keep_open(&mut self, job: &ReadJob, file: FileId) {
+    /// Keeps a file open until the read has ended.
+    fn hold(&mut self, job: &mut ReadJob, file: FileId) {
+        job.file = Some(file);
+        self.readers.begin(file);
+    }
+
+    fn let_go(&mut self, job: &ReadJob) {
+        if let Some(file) = job.file
+            && self.readers.end(file)
+        {
+            self.close(file);
+        }
+    }
+
+    /// Leaves an opened file to later reads, unless the segment has one, or is to be written by
+    /// one that this cannot write.
+    fn keep_open(&mut self, job: &ReadJob, file: FileId, write: bool) {
         match self.segment_of_job(job) {
-            Some(segment) if segment.file.is_none() => segment.file = Some(file),
+            Some(segment) if segment.file.is_none() && (write || segment.protected) => {
+                segment.file = Some(file);
+            }
             _ => self.close(file),
         }
         self.limit_open_files();
@@ -417,7 +448,14 @@ fn new_job(
         cuts: state.cuts,
         position: position.unwrap_or(segment.first_frame),
         len: max_bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX),
-        source: SourceState::Opening,
+        file: None,
+        source: SourceState::Opening { write: false },
+    }
+}
+
+impl ReadJob {
+    fn opens_for_writing(&self) -> bool {
+        matches!(self.source, SourceState::Opening { write: true })
     }
 }
 

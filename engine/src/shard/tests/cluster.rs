@@ -176,22 +176,29 @@ impl Cluster {
     /// Turns until nobody has anything to say, without time passing.
     fn settle(&mut self) {
         for _ in 0..200 {
-            let now = self.clock();
-            let mut outputs = Vec::new();
-            for (&id, node) in &mut self.nodes {
-                node.shard.turn(now);
-                while let Some(output) = node.shard.poll_output() {
-                    outputs.push((id, output));
-                }
-            }
-            if outputs.is_empty() {
+            if !self.round() {
                 return;
-            }
-            for (from, output) in outputs {
-                self.carry(from, output);
             }
         }
         panic!("the cluster does not come to rest");
+    }
+
+    /// One turn of every node. What comes out is carried, and looked at in the next one. Gives
+    /// whether anything came out.
+    pub(super) fn round(&mut self) -> bool {
+        let now = self.clock();
+        let mut outputs = Vec::new();
+        for (&id, node) in &mut self.nodes {
+            node.shard.turn(now);
+            while let Some(output) = node.shard.poll_output() {
+                outputs.push((id, output));
+            }
+        }
+        let moved = !outputs.is_empty();
+        for (from, output) in outputs {
+            self.carry(from, output);
+        }
+        moved
     }
 
     fn carry(&mut self, from: NodeId, output: Output) {
@@ -231,6 +238,13 @@ impl Cluster {
     }
 
     pub(super) fn submit(&mut self, number: u32, op: Op) -> Ticket {
+        let ticket = self.push(number, op);
+        self.settle();
+        ticket
+    }
+
+    /// Leaves an operation to the node's next turn, behind what has come from its peers.
+    pub(super) fn push(&mut self, number: u32, op: Op) -> Ticket {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
         self.shard(NodeId(number)).push(Input::Local {
@@ -238,7 +252,6 @@ impl Cluster {
             group: GROUP,
             op,
         });
-        self.settle();
         ticket
     }
 

@@ -81,6 +81,23 @@ fn a_group_that_nobody_asks_elects_nobody_until_the_first_request() {
     assert!(cluster.status(2).is_leader, "whoever is asked first leads");
 }
 
+/// In one of the turns the node becomes the leader, and then meets a request that nobody held.
+#[test]
+fn what_comes_in_the_turn_of_the_first_election_stays_behind_what_was_held() {
+    let mut cluster = Cluster::new(3);
+    let mut tickets = Vec::new();
+    while cluster.status(1).high_watermark == Offset::ZERO {
+        assert!(tickets.len() < 100, "nobody is elected");
+        tickets.push(cluster.push(1, produce("next")));
+        cluster.round();
+    }
+    cluster.run(SECOND);
+    let answers = tickets.into_iter().map(|ticket| cluster.answer(ticket));
+    let offsets: Vec<u64> = answers.map(produced).collect();
+    let expected: Vec<u64> = (0..).take(offsets.len()).collect();
+    assert_eq!(offsets, expected);
+}
+
 #[test]
 fn an_entry_is_stamped_with_offset_and_epoch_once_for_all_replicas() {
     let mut cluster = Cluster::new(3);

@@ -175,6 +175,11 @@ impl Progress {
         self.in_flight_bytes
     }
 
+    /// Appends on their way.
+    pub(crate) fn in_flight_appends(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// Whether nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()

@@ -478,6 +478,12 @@ impl Raft {
         self.progress_of(peer).map_or(0, |p| p.in_flight_bytes())
     }
 
+    /// Appends with entries on their way to `peer`, sent and not yet synced there; 0 unless
+    /// leading.
+    pub fn in_flight_appends(&self, peer: NodeId) -> usize {
+        self.progress_of(peer).map_or(0, |p| p.in_flight_appends())
+    }
+
     /// How far `peer` has synced, for all that this leader knows; `None` unless leading.
     pub fn match_index(&self, peer: NodeId) -> Option<LogIndex> {
         self.progress_of(peer).map(|progress| progress.match_index)

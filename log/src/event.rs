@@ -109,12 +109,18 @@ pub struct Counters {
     pub writes: u64,
     /// Bytes in them.
     pub written_bytes: u64,
+    /// Entries in them.
+    pub written_entries: u64,
     /// The most entries that one write held.
     pub entries_per_write_max: u64,
     /// The most writes that were in flight at once, over all groups.
     pub writes_in_flight_max: u64,
     /// Writes of the journal.
     pub journal_writes: u64,
+    /// Reads that were answered from memory.
+    pub cache_hits: u64,
+    /// Reads that had to go to a file.
+    pub cache_misses: u64,
     /// Bytes of bodies served from memory.
     pub cache_bytes: u64,
     /// Bytes of bodies served from mappings.

@@ -405,6 +405,13 @@ impl<S: Storage> Store<S> {
         &self.counters
     }
 
+    /// How many groups have entries that are damaged, and so in quarantine.
+    #[must_use]
+    pub fn quarantined(&self) -> usize {
+        let quarantined = |group: &&Group| group.record.quarantine.is_some();
+        self.groups.values().filter(quarantined).count()
+    }
+
     /// Whether a write or sync has failed: the store is closed for good.
     #[must_use]
     pub const fn has_failed(&self) -> bool {

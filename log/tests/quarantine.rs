@@ -207,10 +207,12 @@ fn a_sealed_file_that_rots_is_noticed_at_the_first_read() {
         None,
         "sealed files are not read at start"
     );
+    assert_eq!(node.store.quarantined(), 0);
     assert!(matches!(
         node.read(GROUP, 3, 1),
         Err(ReadError::Damaged { .. })
     ));
+    assert_eq!(node.store.quarantined(), 1);
     let alarm = &node.alarms()[0];
     assert!(alarm.starts_with("groups/7/0000000001.log at "), "{alarm}");
     read_around_the_hole(&mut node, 3, 20);

@@ -33,7 +33,11 @@ fn what_is_appended_is_persisted_and_read() {
     assert!(node.is_persisted(GROUP, write));
     assert_eq!(node.read_all(GROUP).len(), 10);
     assert_eq!(node.store.synced(GROUP).unwrap(), LogIndex(10));
-    assert!(node.store.counters().entries_per_write_max > 1);
+    let counters = node.store.counters();
+    assert_eq!((counters.writes, counters.written_entries), (1, 10));
+    assert_eq!(counters.entries_per_write_max, 10);
+    assert!(counters.cache_hits > 0);
+    assert_eq!(counters.cache_misses, 0);
 }
 
 #[test]
@@ -164,6 +168,7 @@ fn sealed_files_are_read_and_survive_a_restart() {
     assert_eq!(group.replay.len(), 0, "the snapshot includes everything");
     assert_eq!(node.read_all(GROUP).len(), 60);
     assert!(node.store.counters().direct_bytes > 0);
+    assert!(node.store.counters().cache_misses > 0);
 }
 
 #[test]

@@ -91,6 +91,7 @@ impl<S: Storage> Store<S> {
         check_range(state, from)?;
         if let Some(entries) = state.cache.read(from, max_bytes) {
             let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
+            self.counters.cache_hits += 1;
             self.counters.cache_bytes += u64_of(bytes);
             return Ok(Read::Ready(entries));
         }
@@ -103,6 +104,7 @@ impl<S: Storage> Store<S> {
         let goal = Goal::Entries { from, max_bytes };
         let position = segment.points.for_index(from).map(|point| point.position);
         let job = new_job(state, segment, ticket, goal, position);
+        self.counters.cache_misses += 1;
         self.start_read(job);
         Ok(Read::Pending)
     }

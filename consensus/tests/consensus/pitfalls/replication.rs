@@ -434,7 +434,9 @@ fn appends_flow_ahead_of_their_acknowledgements_up_to_the_window() {
         "{sent} appends of 264 bytes in a window of 1,000"
     );
     assert!(cluster.raft(1).in_flight_bytes(node(2)) <= 1_000);
+    assert_eq!(cluster.raft(1).in_flight_appends(node(2)), sent);
     cluster.settle();
+    assert_eq!(cluster.raft(1).in_flight_appends(node(2)), 0);
     assert_eq!(cluster.commit(1), 21);
 }
 

@@ -6,6 +6,7 @@
 mod codec;
 mod config;
 pub mod controller;
+mod counters;
 mod io;
 pub mod kafka;
 mod ops;
@@ -23,6 +24,7 @@ pub use config::{
     CONFIG_VALUE_BYTES_MAX, ConfigChange, ConfigError, ConfigKey, ConfigRule, ConfigType,
     MESSAGE_BYTES_MAX, TOPIC_CONFIGS, TopicConfigs,
 };
+pub use counters::{PartitionCounters, ShardCounters, ShardGauges, ShardReport};
 pub use highwater_consensus::{Lane, LogIndex, NodeId, Session};
 pub use io::{ConnId, Input, LeaderHint, Now, Output, ShardId, ShardMessage, Ticket, Turn};
 pub use ops::{
@@ -36,4 +38,4 @@ pub use producer_state::{
     ProducerStates, RememberedBatch, Verdict,
 };
 pub use service::{NoService, SERVICE_MESSAGE_BYTES_MAX, Service, ServiceAddress, ServiceOutput};
-pub use shard::{OpenShardError, Shard, ShardConfig, ShardCounters, Timing};
+pub use shard::{OpenShardError, Shard, ShardConfig, Timing};

@@ -28,6 +28,7 @@ use highwater_log::storage::Storage;
 use highwater_log::{Event, RecoveredGroup, Store};
 use highwater_record::{Buffer, BufferPool};
 
+use crate::counters::{ShardCounters, ShardGauges, ShardReport, count};
 use crate::io::{Input, Now, Output, Turn};
 use crate::ops::{GroupId, OpId, OpQueue, ReplicaStatus};
 use crate::partition::{Effects, Env, Origin, Partition, Restored};
@@ -78,21 +79,6 @@ pub struct Shard<S: Storage, V: Service> {
     seeds: fastrand::Rng,
     counters: ShardCounters,
     failed: bool,
-}
-
-/// What a shard has seen, for `status` and metrics.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ShardCounters {
-    /// Turns taken.
-    pub turns: u64,
-    /// Peer frames that could not be believed.
-    pub frames_refused: u64,
-    /// Sections about groups that are not here, or in a session that is over.
-    pub sections_ignored: u64,
-    /// Frames sent to peers.
-    pub frames_sent: u64,
-    /// Alarms that the log has raised.
-    pub alarms: u64,
 }
 
 impl<S: Storage, V: Service> Shard<S, V> {
@@ -201,10 +187,32 @@ impl<S: Storage, V: Service> Shard<S, V> {
         &self.service
     }
 
-    /// What this shard has seen.
+    /// What this shard has seen and done, in numbers. Walks over its partitions.
     #[must_use]
-    pub fn counters(&self) -> ShardCounters {
-        self.counters
+    pub fn report(&self) -> ShardReport {
+        ShardReport {
+            shard: self.counters,
+            partitions: self.effects.counters,
+            gauges: self.gauges(),
+            log: *self.store.counters(),
+            storage: self.store.storage().counters(),
+        }
+    }
+
+    fn gauges(&self) -> ShardGauges {
+        let of = |is: fn(&Partition) -> bool| {
+            let partitions = self.partitions.values();
+            count(partitions.filter(|partition| is(partition)).count())
+        };
+        let in_flight = self.partitions.values().map(Partition::appends_in_flight);
+        ShardGauges {
+            replicas: count(self.partitions.len()),
+            leaders: of(Partition::is_leader),
+            frozen: of(Partition::is_frozen),
+            quarantined: count(self.store.quarantined()),
+            appends_in_flight: count(in_flight.sum()),
+            input_bytes: count(self.input_bytes),
+        }
     }
 
     fn next_deadline(&self) -> Option<std::time::Duration> {

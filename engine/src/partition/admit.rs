@@ -10,6 +10,7 @@ use highwater_record::{
 
 use super::waiting::{Proposal, Queued, ReadPoint};
 use super::{Arriving, Effects, Env, Origin, Partition};
+use crate::counters::count;
 use crate::io::Now;
 use crate::ops::{Batch, OpError, Outcome};
 use crate::positions::{self, Control};
@@ -145,7 +146,12 @@ impl Partition {
         let append_time = append_time(env.now);
         let mut index = first;
         let mut offset = base_offset;
+        let counters = &mut env.effects.counters;
+        counters.produces += 1;
         for (body, header) in bodies {
+            counters.produced_batches += 1;
+            counters.produced_records += u64::from(header.records_count());
+            counters.produced_bytes += count(body.len());
             self.producers.append(index, offset, &header, append_time);
             let next = offset.advance(u64::from(header.offset_span()));
             self.arrive_proposal(NewEntry {

@@ -1,7 +1,7 @@
 //! What consensus wants done.
 
 use highwater_consensus::{
-    EntryKind, EntryMeta, LogIndex, NodeId, Output, ReadId, RoleKind, Session, Term,
+    EntryKind, EntryMeta, LogIndex, Message, NodeId, Output, ReadId, RoleKind, Session, Term,
 };
 use highwater_log::storage::Storage;
 use highwater_log::{self as log, AppendError, HardState, NewEntry, Snapshot};
@@ -62,7 +62,10 @@ impl Partition {
                 session,
                 lane,
                 message,
-            } => self.send(env, to, session, lane, message),
+            } => {
+                self.count_append(env.effects, to, &message);
+                self.send(env, to, session, lane, message);
+            }
             Output::Committed { index } => self.committed(env, index),
             Output::ReadReady { read, index } => self.barrier_ready(env.effects, read, index),
             Output::ReadFailed { read } => self.barrier_failed(env.effects, read),
@@ -131,6 +134,15 @@ impl Partition {
                 .append(index, entry.base_offset, &header, entry.append_time);
         }
         entry
+    }
+
+    fn count_append(&self, effects: &mut Effects, to: NodeId, message: &Message) {
+        if let Message::Append { entries, .. } = message
+            && !entries.is_empty()
+        {
+            let in_flight = self.raft.in_flight_appends(to);
+            effects.counters.append_sent(entries.len(), in_flight);
+        }
     }
 
     fn install_base<S: Storage>(
@@ -236,6 +248,12 @@ impl Partition {
             ?leader,
             "role changed"
         );
+        let counters = &mut env.effects.counters;
+        match role {
+            RoleKind::Candidate => counters.elections += 1,
+            RoleKind::Leader => counters.leaderships += 1,
+            RoleKind::Follower | RoleKind::PreCandidate => {}
+        }
         self.waiting.leadership_lost(env.effects);
         self.waiting.wake_watchers(env.effects);
         if let Some(leader) = leader {

@@ -26,6 +26,7 @@ use highwater_log::storage::Storage;
 use highwater_log::{self as log, Store};
 use highwater_record::{Buffer, BufferPool, Offset};
 
+use crate::counters::PartitionCounters;
 use crate::io::{LeaderHint, Now, ShardId, Ticket};
 use crate::ops::{GroupConfig, GroupId, GroupSpec, OpId, OpResult, ReplicaStatus};
 use crate::peer::Section;
@@ -73,6 +74,8 @@ pub(crate) struct Effects {
     pub(crate) beats: Vec<GroupId>,
     /// State of a group's owner that came with a base.
     pub(crate) restored: Vec<(GroupId, LogIndex, Buffer)>,
+    /// What partitions have done, in numbers; never taken.
+    pub(crate) counters: PartitionCounters,
 }
 
 impl Effects {
@@ -181,6 +184,19 @@ impl Partition {
 
     pub(crate) fn is_leader(&self) -> bool {
         self.raft.role() == RoleKind::Leader
+    }
+
+    /// It contradicts its leader, or itself, and takes part no more.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.frozen.is_some()
+    }
+
+    /// Appends with entries on their way to followers; none unless leading.
+    pub(crate) fn appends_in_flight(&self) -> usize {
+        let replicas = self.spec.replicas.iter();
+        replicas
+            .map(|&replica| self.raft.in_flight_appends(replica))
+            .sum()
     }
 
     /// Nothing was ever written here and nobody has asked: it elects nobody by itself, so that

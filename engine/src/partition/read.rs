@@ -8,6 +8,7 @@ use highwater_record::{Buffer, Offset};
 
 use super::waiting::ReadPoint;
 use super::{Effects, Env, Origin, Partition};
+use crate::counters::count;
 use crate::ops::{
     CommittedEntry, CommittedKind, Fetch, Fetched, OpError, OpResult, Outcome, ReadFrom,
 };
@@ -47,6 +48,8 @@ pub(super) struct Gather {
     fetch: Fetch,
     spans: Vec<Buffer>,
     bytes: usize,
+    /// Offsets that the spans hold.
+    records: u64,
     next_offset: Offset,
     /// The entry to read on from.
     from: log::LogIndex,
@@ -74,6 +77,7 @@ impl Partition {
                     fetch,
                     spans: Vec::new(),
                     bytes: 0,
+                    records: 0,
                     next_offset: fetch.offset,
                     from,
                     attempt: 1,
@@ -171,6 +175,7 @@ impl Partition {
                 return true;
             }
             gather.bytes += entry.body.len();
+            gather.records += u64::from(entry.offset_span);
             gather.next_offset = entry.end_offset();
             gather.spans.push(entry.body);
         }
@@ -178,6 +183,11 @@ impl Partition {
     }
 
     fn fetch_done(&self, effects: &mut Effects, gather: Gather) {
+        if !gather.spans.is_empty() {
+            effects.counters.fetches += 1;
+            effects.counters.fetched_records += gather.records;
+            effects.counters.fetched_bytes += count(gather.bytes);
+        }
         let outcome = self.fetched(gather.spans, gather.next_offset);
         effects.done.push((gather.origin, Ok(outcome)));
     }

@@ -13,6 +13,7 @@ use highwater_record::{
     BatchHeader, Budget, Buffer, BufferPool, Charge, Compression, ProducerStamp, RecordBatchBuilder,
 };
 
+use crate::counters::ShardReport;
 use crate::io::{Input, Now, Output, ShardId, Ticket};
 use crate::ops::{
     Batch, CommittedKind, GroupCommand, GroupConfig, GroupId, GroupSpec, Op, OpResult, Outcome,
@@ -243,6 +244,14 @@ impl Cluster {
         ticket
     }
 
+    /// Asks for one and the same turn.
+    pub(super) fn submit_together(&mut self, number: u32, ops: impl IntoIterator<Item = Op>) {
+        for op in ops {
+            self.push(number, op);
+        }
+        self.settle();
+    }
+
     /// Leaves an operation to the node's next turn, behind what has come from its peers.
     pub(super) fn push(&mut self, number: u32, op: Op) -> Ticket {
         self.next_ticket += 1;
@@ -350,7 +359,11 @@ impl Cluster {
     }
 
     pub(super) fn frames_refused(&self, number: u32) -> u64 {
-        self.nodes[&NodeId(number)].shard.counters().frames_refused
+        self.report(number).shard.frames_refused
+    }
+
+    pub(super) fn report(&self, number: u32) -> ShardReport {
+        self.nodes[&NodeId(number)].shard.report()
     }
 
     /// The power fails and comes back.

@@ -2,6 +2,7 @@
 //! when.
 
 mod cluster;
+mod counters;
 
 use std::time::Duration;
 

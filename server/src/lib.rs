@@ -5,6 +5,7 @@
 
 mod clients;
 pub mod config;
+mod counters;
 mod mailbox;
 mod node;
 pub mod offline;
@@ -13,6 +14,7 @@ pub mod setup;
 mod start;
 mod thread;
 
+pub use counters::NodeCounters;
 pub use highwater_record::{Offset, TopicName, TopicPartition};
 pub use node::{Follow, NewRecord, Node, NodeError, Record};
 pub use start::StartError;

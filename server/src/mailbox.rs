@@ -3,7 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use highwater_engine::{GroupId, Input, Lane, NodeId, Op, OpResult, Session, Ticket};
+use highwater_engine::{GroupId, Input, Lane, NodeId, Op, OpResult, Session, ShardReport, Ticket};
+use highwater_net::peer::PeerCounters;
 use highwater_record::{Buffer, TopicPartition};
 use tokio::sync::{Notify, oneshot};
 
@@ -55,10 +56,24 @@ pub(crate) enum Mail {
         /// Where the answer goes.
         reply: oneshot::Sender<Option<GroupId>>,
     },
+    /// What the shard has counted, and on shard 0 the links.
+    Count {
+        /// Where the answer goes.
+        reply: oneshot::Sender<ThreadReport>,
+    },
     /// Hand leadership over, then end.
     Stop,
     /// End at once, without a flush or a hand-over: as a crash would.
     Abort,
+}
+
+/// What one thread of a node tells of itself in numbers.
+#[derive(Debug, Clone)]
+pub(crate) struct ThreadReport {
+    /// Its shard's numbers.
+    pub(crate) shard: ShardReport,
+    /// Those of the links to the peers, from shard 0.
+    pub(crate) peers: Option<PeerCounters>,
 }
 
 /// More mail than this waits at its sender.

@@ -22,6 +22,7 @@ use highwater_record::{
 use tokio::sync::oneshot;
 
 use crate::config::Config;
+use crate::counters::NodeCounters;
 use crate::mailbox::{Mail, NotTaken};
 use crate::start::{Common, Running, StartError, start};
 use crate::thread::Ended;
@@ -268,6 +269,23 @@ impl Node {
             Outcome::Status(status) => Ok(status),
             other => unreachable!("a status is answered by Status, not {other:?}"),
         }
+    }
+
+    /// What this node has done since it was started, in numbers. Each shard is asked between two
+    /// of its turns, so it costs nothing while nobody asks; the numbers of different shards may
+    /// be a turn apart.
+    ///
+    /// # Errors
+    /// [`NodeError::Failed`] once the node has stopped.
+    pub async fn counters(&self) -> Result<NodeCounters, NodeError> {
+        let mut counters = NodeCounters::of(&self.owner.common);
+        for shard in 0..self.owner.common.mailboxes.len() {
+            let (reply, answer) = oneshot::channel();
+            self.send(shard, Mail::Count { reply }).await?;
+            let report = answer.await.map_err(|_| self.owner.gone())?;
+            counters.add(&report);
+        }
+        Ok(counters)
     }
 
     /// Stops: leadership is handed over first, for a few seconds at most. Blocks until all

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use highwater_engine::{Input, Lane, NodeId, Session};
 use highwater_log::Incarnation;
 use highwater_log::storage::Storage;
-use highwater_net::peer::{self, PeerEndpoint, PeerEvent, PeerEvents, SendError, SessionNumber};
+use highwater_net::peer::{
+    self, PeerCounters, PeerEndpoint, PeerEvent, PeerEvents, SendError, SessionNumber,
+};
 use highwater_record::Buffer;
 
 use crate::thread::Thread;
@@ -82,6 +84,11 @@ impl Peers {
             }
             Err(error) => tracing::debug!(to = to.0, %error, "a frame is dropped"),
         }
+    }
+
+    /// What the links have done.
+    pub(crate) fn counters(&self) -> PeerCounters {
+        self.endpoint.counters()
     }
 
     /// Ends all links and frees the port.

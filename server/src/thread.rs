@@ -29,7 +29,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
 
 use crate::clients::{Clients, Host, Terms, serve};
-use crate::mailbox::{Mail, Mailbox, NotTaken};
+use crate::mailbox::{Mail, Mailbox, NotTaken, ThreadReport};
 use crate::peers::Peers;
 
 /// How much mail is taken before the next turn.
@@ -298,6 +298,14 @@ impl<S: Storage + 'static> Thread<S> {
                 let place = topic.and_then(|topic| topic.partition(index));
                 // Whoever asked may have left.
                 let _ = reply.send(place.map(|place| place.group));
+            }
+            Mail::Count { reply } => {
+                let report = ThreadReport {
+                    shard: self.shard.borrow().report(),
+                    peers: self.peers.as_ref().map(Peers::counters),
+                };
+                // Whoever asked may have left.
+                let _ = reply.send(report);
             }
             Mail::Send {
                 to,

@@ -4,166 +4,184 @@
 
 mod common;
 
-use std::ops::Range;
+use std::collections::{BTreeMap, BTreeSet};
 
-use common::{GROUP, Node, Recover, format, open_disk};
+use common::damage::{LAST, Part, What, look, parts, written_disk};
+use common::{GROUP, HALF_BYTES, Node, Recover, check_body, open_disk};
 use fastrand::Rng;
-use highwater_log::format::journal::Unit;
 use highwater_log::storage::{MemoryDisk, MemoryStorage};
-use highwater_log::{Alarm, Damage, GroupConfig, Inspector, Item, LogIndex, Place, ReadError};
+use highwater_log::{
+    Alarm, Damage, Directory, Entry, EntryId, Event, Expected, LogIndex, ReadError, Recovered,
+    RecoveredGroup, StoreConfig, Term,
+};
+use highwater_record::Offset;
 
-/// A group with sealed files, closed ones and one that is being written; all of it durable, and
-/// known to be.
-fn written_disk() -> MemoryDisk {
-    let disk = MemoryDisk::new();
-    format(&disk);
-    let (mut node, _) = open_disk(&disk);
-    let config = GroupConfig {
-        segment_bytes: 64 << 10,
-        ..GroupConfig::default()
+/// Alarms of the node itself, as far as it has got.
+struct Seen {
+    node: Node,
+    recovered: Recovered,
+    alarms: Vec<Alarm>,
+}
+
+fn start(disk: &MemoryDisk, map_sealed: bool) -> Seen {
+    let mut storage = MemoryStorage::new(disk);
+    let directory = Directory::open(&mut storage, &Expected::default(), 1, HALF_BYTES).unwrap();
+    let mut alarms = directory.alarms().to_vec();
+    assert!(!directory.promises_lost());
+    let config = StoreConfig {
+        map_sealed,
+        ..common::config()
     };
-    node.create_with(GROUP, config);
-    for _ in 0..40 {
-        node.append_sized(GROUP, 1, 9_000);
-        node.settle();
+    let (node, recovered) = common::open_store(storage, config, &directory).unwrap();
+    alarms.extend(recovered.alarms.iter().cloned());
+    Seen {
+        node,
+        recovered,
+        alarms,
     }
-    node.commit_and_seal(GROUP);
-    node.promise(GROUP, 2);
-    for _ in 0..15 {
-        node.append_sized(GROUP, 2, 9_000);
-        node.append_sized(GROUP, 2, 101);
-        node.settle();
-    }
-    node.idle();
-    drop(node);
-    disk
 }
 
-const LAST: u64 = 70;
-
-/// A unit of bytes that is under one checksum.
-#[derive(Debug, Clone)]
-struct Part {
-    path: String,
-    bytes: Range<u64>,
-    what: &'static str,
-    sealed: bool,
-}
-
-/// Every part of the directory that is in use.
-fn parts(disk: &MemoryDisk) -> Vec<Part> {
-    let mut parts = live_units(disk);
-    let mut inspector = Inspector::open(MemoryStorage::new(disk)).unwrap();
-    assert_eq!(inspector.alarms(), []);
-    assert_eq!(inspector.verify(GROUP).unwrap().alarms, []);
-    let mut show = |place: Place<'_>, item: Item<'_>| {
-        let file_len = disk.contents(place.path).unwrap().len() as u64;
-        let (len, what) = match item {
-            Item::File { .. } => (4_096, "identity"),
-            Item::Begin(begin) => (64 + begin.encode_body().len() as u64, "begin"),
-            Item::Entry { header, .. } => (header.frame_len() as u64, "entry"),
-            Item::Footer(_) => (file_len - place.offset, "footer"),
-            Item::Garbage { .. } => panic!("garbage at {}", place.offset),
-        };
-        parts.push(Part {
-            path: place.path.to_owned(),
-            bytes: place.offset..place.offset + len,
-            what,
-            sealed: false,
-        });
-    };
-    inspector.walk(GROUP, &mut show).unwrap();
-    let footers = parts.iter().filter(|part| part.what == "footer");
-    let sealed: Vec<String> = footers.map(|part| part.path.clone()).collect();
-    for part in &mut parts {
-        part.sealed = sealed.contains(&part.path);
+impl Seen {
+    /// Looks up and reads every offset that the log says it has. What is given is what was
+    /// written; gives which entries that were.
+    fn serve(&mut self) -> BTreeSet<u64> {
+        let mut served = BTreeSet::new();
+        for index in 1..=LAST {
+            match self.read_offset(Offset((index - 1) * 10)) {
+                Ok(entry) => {
+                    assert_eq!(entry.id, written_id(index));
+                    check_body(&entry);
+                    served.insert(index);
+                }
+                Err(
+                    ReadError::Quarantined { .. }
+                    | ReadError::Damaged { .. }
+                    | ReadError::BeyondEnd { .. }
+                    | ReadError::BelowStart { .. },
+                ) => {}
+                Err(other) => panic!("entry {index}: {other}"),
+            }
+        }
+        for event in std::mem::take(&mut self.node.events) {
+            if let Event::Alarm(alarm) = event {
+                self.alarms.push(alarm);
+            }
+        }
+        served
     }
-    parts
-}
 
-/// Units of the journal's generation that holds: what older ones say does not matter any more.
-fn live_units(disk: &MemoryDisk) -> Vec<Part> {
-    let mut units = Vec::new();
-    for path in ["journal/0000-a", "journal/0000-b"] {
-        let bytes = disk.contents(path).unwrap();
-        for at in (0..bytes.len()).step_by(4_096) {
-            if let Ok(unit) = Unit::decode(&bytes[at..]) {
-                units.push((unit.header.generation, path, at as u64, unit.len as u64));
+    /// As a consumer does it: from a place near the offset, entry by entry.
+    fn read_offset(&mut self, offset: Offset) -> Result<Entry, ReadError> {
+        let mut next = self.node.store.index_of_offset(GROUP, offset)?;
+        loop {
+            let entries = self.node.read(GROUP, next.0, 20_000)?;
+            for entry in entries {
+                if entry.end_offset() > offset {
+                    return Ok(entry);
+                }
+                next = entry.id.index.next();
             }
         }
     }
-    let current = units.iter().map(|unit| unit.0).max().unwrap();
-    let live = units.into_iter().filter(|unit| unit.0 == current);
-    live.map(|(_, path, at, len)| Part {
-        path: path.to_owned(),
-        bytes: at..at + len,
-        what: "unit",
-        sealed: false,
-    })
-    .collect()
 }
 
-fn look(disk: &MemoryDisk) -> Vec<Alarm> {
-    let mut inspector = Inspector::open(MemoryStorage::new(disk)).unwrap();
-    let mut alarms = inspector.alarms().to_vec();
-    alarms.extend(inspector.verify(GROUP).unwrap().alarms);
-    alarms
+fn written_id(index: u64) -> EntryId {
+    EntryId {
+        index: LogIndex(index),
+        term: Term(if index <= 40 { 1 } else { 2 }),
+    }
 }
+
+/// Bits of each kind of place; twelve kinds make a thousand.
+const FLIPS_PER_KIND: usize = 84;
 
 #[test]
-fn every_flipped_bit_is_reported_by_name_and_offset() {
+fn a_thousand_random_bits_are_each_reported_and_none_is_served() {
     let disk = written_disk();
-    let parts = parts(&disk);
-    for what in ["unit", "identity", "begin", "entry", "footer"] {
-        assert!(parts.iter().any(|part| part.what == what), "no {what}");
+    let mut kinds: BTreeMap<What, Vec<Part>> = BTreeMap::new();
+    for part in parts(&disk) {
+        kinds.entry(part.what.kind()).or_default().push(part);
     }
+    assert_eq!(kinds.len(), 12, "{:?}", kinds.keys());
     let mut rng = Rng::with_seed(1);
-    for flip in 0..1_000 {
-        let part = &parts[flip % parts.len()];
-        let byte = rng.u64(part.bytes.clone());
-        let damaged = disk.fork();
-        damaged
-            .flip_bit(&part.path, byte * 8 + rng.u64(..8))
-            .unwrap();
-        let alarms = look(&damaged);
-        let named = alarms
-            .iter()
-            .any(|alarm| alarm.path == part.path && alarm.offset <= byte);
-        assert!(named, "byte {byte} of {part:?}: {alarms:?}");
-        check_open(&damaged, part, byte);
+    let mut flips = 0;
+    for parts in kinds.values() {
+        for _ in 0..FLIPS_PER_KIND {
+            let part = &parts[rng.usize(..parts.len())];
+            let bit = rng.u64(part.bytes.start * 8..part.bytes.end * 8);
+            let damaged = disk.fork();
+            damaged.flip_bit(&part.path, bit).unwrap();
+            check_damaged(&damaged, part, bit, rng.bool());
+            flips += 1;
+        }
+    }
+    assert!(flips >= 1_000, "{flips} bits");
+}
+
+fn check_damaged(disk: &MemoryDisk, part: &Part, bit: u64, map_sealed: bool) {
+    let context = format!("bit {bit} of {part:?}, map_sealed {map_sealed}");
+    let verified = look(disk);
+    assert!(
+        verified.iter().any(|alarm| part.is_named_by(alarm)),
+        "log verify, {context}: {verified:?}"
+    );
+    let mut seen = start(disk, map_sealed);
+    let named_at_start = seen.alarms.iter().any(|alarm| part.is_named_by(alarm));
+    assert_eq!(
+        named_at_start,
+        !is_met_by_reading(part.what),
+        "{context}: {:?}",
+        seen.alarms
+    );
+    let group = seen.recovered.group(GROUP).clone();
+    assert_eq!(group.hard_state.term, Term(2), "{context}");
+    let served = seen.serve();
+    assert!(
+        seen.alarms.iter().any(|alarm| part.is_named_by(alarm)),
+        "the node, {context}: {:?}",
+        seen.alarms
+    );
+    check_served(part.what, &group, &served, &context);
+}
+
+/// What is good, and can be found, is served; what is damaged is not; and a log that has lost its
+/// end says so.
+fn check_served(what: What, group: &RecoveredGroup, served: &BTreeSet<u64>, context: &str) {
+    let all: BTreeSet<u64> = (1..=LAST).collect();
+    let missing: Vec<u64> = all.difference(served).copied().collect();
+    let reaches_end = group.quarantine.as_ref().is_some_and(|it| it.reaches_end);
+    assert!(
+        group.last.index == LogIndex(LAST) || reaches_end,
+        "{context}"
+    );
+    match what {
+        // The other copy serves; footers say what the first frame said, and the frames what the
+        // footer said.
+        What::Unit { .. } | What::Begin { sealed: true } | What::Footer | What::Trailer => {
+            assert_eq!(missing, [], "{context}");
+            assert_eq!(group.quarantine, None, "{context}");
+        }
+        // What the file held, and whether it hid anything, nobody can say.
+        What::Identity { .. } | What::Begin { sealed: false } => {
+            assert!(reaches_end && served.is_empty(), "{context}: {served:?}");
+        }
+        What::Header { index, .. } | What::Body { index, .. } => {
+            assert!(missing.contains(&index), "{context}");
+            assert!(
+                missing.iter().all(|&it| it >= index),
+                "{context}: {missing:?}"
+            );
+            assert!(missing.len() < 15, "{context}: {missing:?}");
+        }
     }
 }
 
-/// The node reports it too, at start or at the first read; it serves what is good, and only
-/// that; and what it cannot serve it says it cannot.
-fn check_open(disk: &MemoryDisk, part: &Part, byte: u64) {
-    let context = format!("byte {byte} of {part:?}");
-    let (mut node, recovered) = open_disk(disk);
-    let group = recovered.group(GROUP);
-    assert_eq!(group.hard_state.term.0, 2, "{context}");
-    let mut reported = recovered.alarms.iter().any(|alarm| alarm.path == part.path);
-    if part.what == "unit" {
-        // The directory reports its journals; their other copy serves.
-        assert_eq!(group.last.index, LogIndex(LAST), "{context}");
-        assert_eq!(node.read_all(GROUP).len() as u64, LAST, "{context}");
-        return;
-    }
-    if group.last.index < LogIndex(LAST) {
-        let quarantine = group.quarantine.as_ref().expect("cut without a word");
-        assert!(quarantine.reaches_end, "{context}");
-    }
-    let served = serve(&mut node);
-    reported |= node
-        .alarms()
-        .iter()
-        .any(|alarm| alarm.starts_with(&part.path));
-    let hidden = part.sealed && part.what == "begin";
-    assert!(
-        reported,
-        "{context}: {served} served, alarms {:?}",
-        node.alarms()
-    );
-    assert!(served < LAST || part.what != "entry" || hidden, "{context}");
+/// A sealed file's entries are not read before they are asked for; all else is, at the start.
+const fn is_met_by_reading(what: What) -> bool {
+    matches!(
+        what,
+        What::Header { sealed: true, .. } | What::Body { sealed: true, .. }
+    )
 }
 
 /// Reads what can be read; gives how many entries that were.
@@ -191,7 +209,10 @@ fn serve(node: &mut Node) -> u64 {
 #[test]
 fn a_flip_in_one_copy_of_the_journal_costs_nothing() {
     let disk = written_disk();
-    for part in parts(&disk).iter().filter(|part| part.what == "unit") {
+    for part in parts(&disk)
+        .iter()
+        .filter(|part| matches!(part.what, What::Unit { .. }))
+    {
         let damaged = disk.fork();
         damaged
             .flip_bit(&part.path, part.bytes.start * 8 + 700)
@@ -210,11 +231,8 @@ fn a_flip_in_one_copy_of_the_journal_costs_nothing() {
 fn a_file_cut_short_is_never_an_end() {
     let disk = written_disk();
     let mut rng = Rng::with_seed(2);
-    let files: Vec<String> = disk
-        .files()
-        .into_iter()
-        .filter(|path| path.starts_with("groups/"))
-        .collect();
+    let used = parts(&disk).into_iter().filter(|part| part.what.is_begin());
+    let files: Vec<String> = used.map(|part| part.path).collect();
     for path in files {
         let len = disk.contents(&path).unwrap().len() as u64;
         for _ in 0..20 {
@@ -280,7 +298,9 @@ fn crc32(bytes: &[u8]) -> u32 {
 #[test]
 fn a_bad_footer_is_reported_and_written_again() {
     let disk = written_disk();
-    let footer = parts(&disk).into_iter().find(|part| part.what == "footer");
+    let footer = parts(&disk)
+        .into_iter()
+        .find(|part| part.what == What::Footer);
     let footer = footer.unwrap();
     disk.flip_bit(&footer.path, footer.bytes.start * 8).unwrap();
     let (mut node, recovered) = open_disk(&disk);

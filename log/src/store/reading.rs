@@ -674,7 +674,8 @@ impl<S: Storage> Store<S> {
     ///
     /// # Errors
     ///
-    /// [`ReadError::BelowStart`] and [`ReadError::BeyondEnd`] if the log does not hold it.
+    /// [`ReadError::BelowStart`] and [`ReadError::BeyondEnd`] if the log does not hold it,
+    /// [`ReadError::Quarantined`] if it lies in a hole between two files.
     pub fn index_of_offset(&self, group: GroupId, offset: Offset) -> Result<LogIndex, ReadError> {
         let state = self.readable(group)?;
         if offset < state.start.offset {
@@ -705,6 +706,13 @@ impl<S: Storage> Store<S> {
             .segments
             .get(at)
             .expect("a file holds what is not in memory");
+        if offset < segment.start.offset {
+            // It was at the end of the file below, or in a file that is gone. What follows it
+            // is not what was asked for.
+            let below = at.checked_sub(1).map(|below| state.segments[below].end);
+            let first = below.unwrap_or(state.start).first();
+            return Err(ReadError::Quarantined { first });
+        }
         let point = segment.points.for_offset(offset);
         Ok(point.map_or(segment.start.first(), |point| point.index))
     }

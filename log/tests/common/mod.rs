@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of this")]
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+pub(crate) mod damage;
 pub(crate) mod model;
 pub(crate) mod world;
 
@@ -64,8 +65,16 @@ pub(crate) fn open_with<S: Storage>(
     config: StoreConfig,
 ) -> Result<(Node<S>, Recovered), OpenError> {
     let directory = Directory::open(&mut storage, &Expected::default(), 1, HALF_BYTES)?;
+    open_store(storage, config, &directory)
+}
+
+pub(crate) fn open_store<S: Storage>(
+    storage: S,
+    config: StoreConfig,
+    directory: &Directory,
+) -> Result<(Node<S>, Recovered), OpenError> {
     let groups = directory.groups();
-    let (store, recovered) = Store::open(storage, pool(), config, &directory, &groups)?;
+    let (store, recovered) = Store::open(storage, pool(), config, directory, &groups)?;
     let node = Node {
         store,
         now: Duration::ZERO,

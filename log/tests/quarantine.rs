@@ -32,6 +32,24 @@ fn ten_entries() -> MemoryDisk {
     disk
 }
 
+/// Twenty entries in several files, sealed but for the last.
+fn sealed_files() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    format(&disk);
+    let (mut node, _) = open_disk(&disk);
+    let config = GroupConfig {
+        segment_bytes: 64 << 10,
+        ..GroupConfig::default()
+    };
+    node.create_with(GROUP, config);
+    for _ in 0..20 {
+        node.append_sized(GROUP, 1, 10_000);
+        node.settle();
+    }
+    node.commit_and_seal(GROUP);
+    disk
+}
+
 /// Flips a bit in the body of an entry, wherever it lies.
 fn damage(disk: &MemoryDisk, index: u64) {
     let mut place = None;
@@ -186,20 +204,7 @@ fn a_whole_group_is_mended_by_a_base() {
 
 #[test]
 fn a_sealed_file_that_rots_is_noticed_at_the_first_read() {
-    let disk = MemoryDisk::new();
-    format(&disk);
-    let (mut node, _) = open_disk(&disk);
-    let config = GroupConfig {
-        segment_bytes: 64 << 10,
-        ..GroupConfig::default()
-    };
-    node.create_with(GROUP, config);
-    for _ in 0..20 {
-        node.append_sized(GROUP, 1, 10_000);
-        node.settle();
-    }
-    node.commit_and_seal(GROUP);
-    drop(node);
+    let disk = sealed_files();
     damage(&disk, 3);
     let (mut node, recovered) = open_disk(&disk);
     assert_eq!(
@@ -233,4 +238,35 @@ fn a_sealed_file_that_rots_is_noticed_at_the_first_read() {
     assert_eq!(record.quarantine, Some(expected));
     let (_, recovered) = open_disk(&disk);
     assert_eq!(holes(&recovered), Some((3, vec![(3, 3)], false)));
+}
+
+#[test]
+fn a_sealed_file_that_was_cut_into_is_sealed_again() {
+    let disk = sealed_files();
+    damage(&disk, 3);
+    let (mut node, _) = open_disk(&disk);
+    assert!(node.read(GROUP, 3, 1).is_err());
+    node.idle();
+    drop(node);
+    damage(&disk, 20);
+    let (mut node, recovered) = open_disk(&disk);
+    assert_eq!(holes(&recovered), Some((3, vec![], true)));
+    assert_eq!(recovered.group(GROUP).last, id(2, 1));
+    // The leader sends it all again.
+    for _ in 0..20 {
+        node.append_sized(GROUP, 1, 10_000);
+        node.settle();
+    }
+    node.store.end_quarantine(GROUP).unwrap();
+    node.settle();
+    drop(node);
+    let (mut node, recovered) = open_disk(&disk);
+    assert_eq!(holes(&recovered), None);
+    node.commit_and_seal(GROUP);
+    assert!(!node.failed, "{:?}", node.events);
+    assert_eq!(node.alarms(), Vec::<String>::new());
+    drop(node);
+    let (mut node, recovered) = open_disk(&disk);
+    assert_eq!(recovered.alarms, []);
+    assert_eq!(node.read_all(GROUP).len(), 22);
 }

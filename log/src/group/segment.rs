@@ -27,7 +27,7 @@ pub(crate) struct Segment {
     pub(crate) salt: u64,
     /// Where its first frame starts.
     pub(crate) first_frame: u64,
-    /// Its length in bytes.
+    /// Its length in bytes; of a sealed file the one that it was made with.
     pub(crate) len: u64,
     /// Why it was begun.
     pub(crate) reason: Reason,

@@ -210,6 +210,8 @@ fn take_file(group: &mut Group, file: &FileImage, first: LogIndex, last: LogInde
         }
         Body::Scanned(scan) => {
             segment.written_end = scan.written_end;
+            // Shorter than it was made if it was trimmed, or cut short by something else.
+            segment.len = file.len;
             for position in scan.good_positions() {
                 take_entry(group, &position, last);
             }

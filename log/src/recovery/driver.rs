@@ -29,6 +29,8 @@ pub(crate) struct Owner {
 #[derive(Debug, Clone)]
 pub(crate) struct FileImage {
     pub(crate) sequence: Sequence,
+    /// Its length in bytes, as it was found.
+    pub(crate) len: u64,
     /// Whether it is protected: sealed, and nothing of it is in any cache unsynced.
     pub(crate) read_only: bool,
     pub(crate) identity: Result<FileIdentity, BadIdentity>,
@@ -147,6 +149,7 @@ fn read_file<S: Storage>(
     let identity = read_identity(io, &open, owner, group, sequence).map_err(version)?;
     let mut file = FileImage {
         sequence,
+        len: open.len,
         read_only: open.read_only,
         identity,
         begin: None,

@@ -26,6 +26,8 @@ pub(super) struct SealJob {
     phase: Phase,
     /// How far the file was read.
     position: u64,
+    /// How long the file is, or is being made.
+    len: u64,
     /// Where the footer goes.
     footer_at: u64,
     blocks: Vec<u32>,
@@ -39,6 +41,9 @@ enum Phase {
     /// Its footer was bad: it is taken back among the files that are written.
     Unprotecting,
     Opening,
+    /// It ends within the block of its last frame, since something has cut it short: it gets
+    /// the zeros back that were there.
+    Filling,
     Reading,
     Growing,
     Writing,
@@ -83,7 +88,7 @@ impl<S: Storage> Store<S> {
                 let read_only = false;
                 self.submit(Action::Seal(group), Op::Protect { path, read_only });
             }
-            Some(file) => self.seal_reads(group, file),
+            Some(file) => self.seal_begins(group, file),
             None => self.submit(Action::Seal(group), Op::Open { path, write: true }),
         }
     }
@@ -140,14 +145,21 @@ impl<S: Storage> Store<S> {
     fn seal_step(&mut self, group: GroupId, file: FileId, output: Output) {
         let job = self.seals.get_mut(&group).expect("the caller looked it up");
         match job.phase {
-            Phase::Unprotecting | Phase::Opening => self.seal_reads(group, file),
+            Phase::Unprotecting | Phase::Opening => self.seal_begins(group, file),
+            Phase::Filling => {
+                self.seal_grew(group);
+                self.seal_reads(group, file);
+            }
             Phase::Reading => {
                 let Output::Read(bytes) = output else {
                     unreachable!("a read answered {output:?}");
                 };
                 self.seal_verifies(group, file, &bytes);
             }
-            Phase::Growing => self.seal_writes(group, file),
+            Phase::Growing => {
+                self.seal_grew(group);
+                self.seal_writes(group, file);
+            }
             Phase::Writing => self.seal_trims(group, file),
             Phase::Trimming => {
                 job.phase = Phase::Protecting;
@@ -159,6 +171,27 @@ impl<S: Storage> Store<S> {
                 self.submit(Action::Seal(group), op);
             }
             Phase::Protecting => self.sealed(group, file),
+        }
+    }
+
+    fn seal_begins(&mut self, group: GroupId, file: FileId) {
+        let job = self.seals.get_mut(&group).expect("the caller looked it up");
+        if job.len >= job.footer_at {
+            return self.seal_reads(group, file);
+        }
+        job.phase = Phase::Filling;
+        job.len = job.footer_at;
+        let len = job.len;
+        self.submit(Action::Seal(group), Op::Truncate { file, len });
+    }
+
+    /// The file is as long now as the seal has made it.
+    fn seal_grew(&mut self, group: GroupId) {
+        let job = &self.seals[&group];
+        let (sequence, len) = (job.sequence, job.len);
+        let state = self.groups.get_mut(&group);
+        if let Some(segment) = state.and_then(|state| state.segment_mut(sequence)) {
+            segment.len = len;
         }
     }
 
@@ -223,10 +256,11 @@ impl<S: Storage> Store<S> {
         let bytes = footer.encode(&segment.footer_of(), self.align);
         job.footer = Buffer::aligned_copy(&bytes, self.align);
         let len = job.footer_at + u64::try_from(bytes.len()).expect("at most 128 MiB");
-        if len <= segment.len {
+        if len <= job.len {
             return self.seal_writes(group, file);
         }
         job.phase = Phase::Growing;
+        job.len = len;
         self.submit(Action::Seal(group), Op::Truncate { file, len });
     }
 
@@ -305,6 +339,7 @@ fn new_job(segment: &Segment, snapshot: Snapshot, align: usize) -> SealJob {
             Phase::Opening
         },
         position: 0,
+        len: segment.len,
         footer_at: segment.written_end.next_multiple_of(align),
         blocks: Vec::new(),
         sums: RangeSums::new(

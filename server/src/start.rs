@@ -512,6 +512,7 @@ fn shard_config(common: &Common, id: ShardId, shards: u16) -> Result<ShardConfig
 fn kafka_config(common: &Common, shard: ShardId) -> KafkaConfig {
     let identity = common.directory.identity();
     let config = &common.config;
+    let members = u16::try_from(config.cluster.nodes.len()).unwrap_or(u16::MAX);
     let host = match config.listen.advertised_host.as_str() {
         "" => common.kafka.ip().to_string(),
         host => host.to_owned(),
@@ -533,7 +534,7 @@ fn kafka_config(common: &Common, shard: ShardId) -> KafkaConfig {
         auto_create: config.topics.auto_create,
         defaults: ClusterDefaults {
             partitions: config.topics.default_partitions,
-            replication: config.topics.default_replication_factor,
+            replication: config.topics.default_replication_factor.min(members),
         },
         seed: common.seed,
     }

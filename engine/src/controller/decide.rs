@@ -60,6 +60,21 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// Whether it leaves the number of a topic's replicas to the cluster, and fewer nodes than
+    /// that have registered.
+    #[must_use]
+    pub fn lacks_nodes(&self, defaults: &ClusterDefaults, state: &Controller) -> bool {
+        let Command::CreateTopics { topics, .. } = self else {
+            return false;
+        };
+        let wanted = topics
+            .iter()
+            .filter_map(|it| it.default_replication(defaults));
+        wanted.max() > Some(state.nodes().count())
+    }
+}
+
 /// A topic to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTopic {
@@ -82,6 +97,14 @@ pub struct AssignedReplicas {
     pub partition: i32,
     /// The nodes as sent, in order of preference.
     pub replicas: Vec<i32>,
+}
+
+impl NewTopic {
+    /// How many replicas the cluster's default gives it, if that is to decide.
+    fn default_replication(&self, defaults: &ClusterDefaults) -> Option<usize> {
+        let is_open = self.replication == -1 && self.assignment.is_empty();
+        is_open.then(|| usize::from(defaults.replication))
+    }
 }
 
 /// A topic by either of its names.
@@ -131,7 +154,8 @@ impl OwnedConfigChange {
 pub struct ClusterDefaults {
     /// Partitions of a topic, 1 at least.
     pub partitions: u32,
-    /// Replicas of a partition; as many as there are nodes, if they are fewer.
+    /// Replicas of a partition, no more than the cluster has members. With fewer a topic is not
+    /// created: nobody would notice that it is not what the cluster promises.
     pub replication: u16,
 }
 
@@ -511,13 +535,13 @@ impl<'a> Creation<'a> {
     fn replication(&self, asked: i16) -> Result<usize, Refusal> {
         let nodes = self.placement.nodes();
         let replication = match asked {
-            -1 => usize::from(self.defaults.replication).min(nodes),
+            -1 => usize::from(self.defaults.replication),
             count => usize::try_from(count).unwrap_or(0),
         };
         if (1..=nodes).contains(&replication) {
             return Ok(replication);
         }
-        let message = format!("{replication} replicas: there are {nodes} nodes");
+        let message = format!("{replication} replicas: {nodes} nodes have joined the cluster");
         Err(refuse(RefusalReason::InvalidReplication, message))
     }
 

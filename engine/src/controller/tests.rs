@@ -183,8 +183,12 @@ fn group_numbers_are_never_used_again() {
 fn defaults_hold_where_the_command_leaves_it_open() {
     let mut cluster = Cluster::of(2);
     cluster.defaults.partitions = 4;
+    // The third node has not registered yet: two replicas are not what was promised.
+    let refused = cluster.create_one(topic("a", -1, -1));
+    assert_eq!(refused, Err(RefusalReason::InvalidReplication));
+    cluster.registered(registration(3)).unwrap();
     let created = cluster.create_one(topic("a", -1, -1)).unwrap();
-    assert_eq!((created.partitions, created.replication), (4, 2));
+    assert_eq!((created.partitions, created.replication), (4, 3));
     let mut cluster = Cluster::of(5);
     let created = cluster.create_one(topic("a", -1, -1)).unwrap();
     assert_eq!((created.partitions, created.replication), (1, 3));

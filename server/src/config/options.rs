@@ -94,7 +94,8 @@ pub const OPTIONS: &[OptionDoc] = &[
     },
     OptionDoc {
         key: "topics.default_replication_factor",
-        text: "Replicas of a partition whose creator does not say; no more than there are nodes.",
+        text: "Replicas of a partition whose creator does not say; no more than there are \
+               `cluster.nodes`. A topic is not made before so many have joined.",
     },
     OptionDoc {
         key: "topics.segment_bytes",

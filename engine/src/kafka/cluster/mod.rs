@@ -583,7 +583,11 @@ impl Cluster for Desk {
 
     fn next_timeout(&self) -> Option<Duration> {
         let deadline = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let others = [self.follower.next_timeout(), self.asks.next_timeout()];
+        let others = [
+            self.follower.next_timeout(),
+            self.asks.next_timeout(),
+            self.lead.next_timeout(),
+        ];
         others.into_iter().flatten().chain(deadline).min()
     }
 }

@@ -161,7 +161,7 @@ impl Nodes {
                 auto_create: shape.auto_create,
                 defaults: ClusterDefaults {
                     partitions: 4,
-                    replication: 3,
+                    replication: u16::try_from(shape.nodes.min(3)).unwrap(),
                 },
                 seed,
             }));

@@ -27,6 +27,10 @@ const DECISIONS_MAX: u32 = 16;
 /// How long a command waits in the queue at most: whoever asked has given up by then.
 const WAITING_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// How long the creation of a topic waits for nodes that have not registered yet, where it
+/// leaves the number of replicas to the cluster: at its first start they come one by one.
+const JOINING_MAX: Duration = Duration::from_secs(5);
+
 /// Who is to get the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::kafka::cluster) enum Origin {
@@ -48,6 +52,15 @@ struct Task {
 enum Work {
     Admin(Box<AdminRequest>),
     Other(Command),
+}
+
+impl Work {
+    fn waits_for_nodes(&self, defaults: &ClusterDefaults, state: &Controller) -> bool {
+        match self {
+            Work::Admin(request) => request.command().lacks_nodes(defaults, state),
+            Work::Other(_) => false,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -173,7 +186,7 @@ impl Lead {
                     return;
                 }
                 self.applied(active, index, state, follower, ops);
-            } else if let Some(task) = self.waiting.pop_front() {
+            } else if let Some(task) = self.next_task(now, state) {
                 if now.saturating_sub(task.asked_at) < WAITING_TIME_MAX {
                     self.decide(task, 1, state, ops);
                 }
@@ -181,6 +194,22 @@ impl Lead {
                 return;
             }
         }
+    }
+
+    /// The first that can be decided.
+    fn next_task(&mut self, now: Duration, state: &Controller) -> Option<Task> {
+        let is_ready = |task: &Task| {
+            now >= task.asked_at + JOINING_MAX || !task.what.waits_for_nodes(&self.defaults, state)
+        };
+        let at = self.waiting.iter().position(is_ready)?;
+        self.waiting.remove(at)
+    }
+
+    /// When [`step`](Lead::step) has something to do though nothing has come.
+    pub(in crate::kafka::cluster) fn next_timeout(&self) -> Option<Duration> {
+        // What waits while nothing is under way waits for nodes.
+        let joining = self.waiting.iter().filter(|_| self.active.is_none());
+        joining.map(|task| task.asked_at + JOINING_MAX).min()
     }
 
     /// The next answer to be given.
@@ -255,10 +284,13 @@ impl Lead {
 
 #[cfg(test)]
 mod tests {
+    use highwater_log::Incarnation;
+    use highwater_protocol::messages::{CreatableTopic, CreateTopicsRequest, StrBytes};
+    use highwater_protocol::{ApiKey, Call, LENGTH_BYTES, RequestHeader};
     use highwater_record::LeaderEpoch;
 
     use super::*;
-    use crate::controller::Record;
+    use crate::controller::{Listener, NodeRegistration, RECORD_VERSION, Record};
     use crate::io::Now;
     use crate::ops::{Asked, CommittedEntry, CommittedKind, Outcome as OpOutcome};
 
@@ -295,6 +327,49 @@ mod tests {
             self.lead
                 .ask(NOW.monotonic, origin, NodeId(1), What::ProducerIds);
             self.step();
+        }
+
+        /// Asks for a topic whose replicas are as many as the cluster says.
+        fn ask_for_topic(&mut self, id: u64) {
+            let topic = CreatableTopic::default()
+                .with_name(StrBytes::from_static_str("a").into())
+                .with_num_partitions(1)
+                .with_replication_factor(-1);
+            let request = CreateTopicsRequest::default().with_topics(vec![topic]);
+            let header = RequestHeader {
+                key: ApiKey::CreateTopics,
+                version: ApiKey::CreateTopics.versions().max,
+                correlation_id: 0,
+                client_id: None,
+            };
+            let frame = request.encode(&header).unwrap().concat();
+            let what = What::Request(Buffer::from(frame).slice(LENGTH_BYTES..));
+            let origin = Origin::Local(AskId(id));
+            self.lead.ask(NOW.monotonic, origin, NodeId(1), what);
+            self.step();
+        }
+
+        fn register(&mut self, node: NodeId) {
+            let registration = NodeRegistration {
+                node,
+                incarnation: Incarnation([node.0.to_le_bytes()[0]; 16]),
+                boot: 1,
+                record_versions: (RECORD_VERSION, RECORD_VERSION),
+                listeners: vec![Listener {
+                    name: "kafka".to_owned(),
+                    host: "127.0.0.1".to_owned(),
+                    port: 9092,
+                }],
+            };
+            let origin = Origin::Local(AskId(100 + u64::from(node.0)));
+            let what = What::Register(registration);
+            self.lead.ask(NOW.monotonic, origin, node, what);
+            self.step();
+            let body = self.proposal().expect("a registration waits for nobody");
+            let index = self.commit(body);
+            self.proposed(index);
+            let (answered, _) = self.lead.poll_answer().expect("an answer");
+            assert_eq!(answered, origin);
         }
 
         fn step(&mut self) {
@@ -387,6 +462,31 @@ mod tests {
         let index = rig.commit(again);
         rig.proposed(index);
         assert_eq!(rig.first_id(1), 1_000, "no id twice");
+    }
+
+    #[test]
+    fn a_topic_waits_for_the_nodes_that_its_replicas_need() {
+        let mut rig = Rig::new();
+        rig.ask_for_topic(1);
+        assert!(rig.proposal().is_none(), "no node has registered");
+        for node in 1..=3 {
+            rig.register(NodeId(node));
+        }
+        let body = rig.proposal().expect("now there are three");
+        let index = rig.commit(body);
+        rig.proposed(index);
+        let topic = rig.state.topic("a").expect("it is created");
+        assert_eq!(topic.replication(), 3);
+        // And what does not come is not waited for.
+        let mut rig = Rig::new();
+        rig.ask_for_topic(1);
+        rig.register(NodeId(1));
+        let due = rig.lead.next_timeout().expect("it does not wait for ever");
+        rig.lead.step(due, &rig.state, &rig.follower, &mut rig.ops);
+        let (_, outcome) = rig.lead.poll_answer().expect("a refusal");
+        assert!(matches!(outcome, Outcome::Done { .. }), "{outcome:?}");
+        assert!(rig.state.topic("a").is_none());
+        assert_eq!(rig.lead.next_timeout(), None);
     }
 
     #[test]

@@ -237,6 +237,18 @@ pub struct TopicPartition {
     pub partition: u32,
 }
 
+impl TopicPartition {
+    /// A partition of the topic with this name.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTopicName`] says which rule the name breaks.
+    pub fn new(topic: &str, partition: u32) -> Result<TopicPartition, InvalidTopicName> {
+        let topic = TopicName::new(topic)?;
+        Ok(TopicPartition { topic, partition })
+    }
+}
+
 impl fmt::Display for TopicPartition {
     /// As Kafka's tools print it: `topic-partition`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -54,7 +54,14 @@ pub(crate) enum Mail {
         /// The topic and the partition.
         partition: TopicPartition,
         /// Where the answer goes.
-        reply: oneshot::Sender<Option<GroupId>>,
+        reply: oneshot::Sender<Option<Located>>,
+    },
+    /// Wait until this shard has a replica of a group.
+    AwaitReplica {
+        /// Which group.
+        group: GroupId,
+        /// Where the news go.
+        reply: oneshot::Sender<()>,
     },
     /// What the shard has counted, and on shard 0 the links.
     Count {
@@ -74,6 +81,15 @@ pub(crate) struct ThreadReport {
     pub(crate) shard: ShardReport,
     /// Those of the links to the peers, from shard 0.
     pub(crate) peers: Option<PeerCounters>,
+}
+
+/// Where a partition is, as the cluster has decided.
+#[derive(Debug)]
+pub(crate) struct Located {
+    /// Its group.
+    pub(crate) group: GroupId,
+    /// The nodes that have a replica of it.
+    pub(crate) replicas: Vec<NodeId>,
 }
 
 /// More mail than this waits at its sender.

@@ -1,20 +1,18 @@
 //! The embedded node: a replica of the cluster inside the process that uses it.
 
+mod topics;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use highwater_engine::{
     Batch, Fetch, Fetched, GroupId, Op, OpError, Outcome, Produce, ReadFrom, ReplicaStatus,
     ShardId, Ticket,
 };
-use highwater_protocol::messages::{
-    CreatableTopic, CreatableTopicConfig, CreateTopicsRequest, StrBytes,
-};
-use highwater_protocol::{Call, ErrorCode, LENGTH_BYTES, RequestHeader};
+use highwater_protocol::ErrorCode;
 use highwater_record::{
     AppendError, BatchLimits, Buffer, Compression, Offset, RecordBatch, RecordBatchBuilder,
     SealError, TopicPartition,
@@ -32,9 +30,6 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 
 /// How often a full mailbox is tried again.
 const MAIL_RETRY: Duration = Duration::from_millis(1);
-
-/// How long the creation of a topic may take.
-const CREATE_TIMEOUT_MS: i32 = 30_000;
 
 /// A node of a Highwater cluster, in this process.
 ///
@@ -82,16 +77,24 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeError {
-    /// There is no such topic or partition, as far as this node knows.
+    /// There is no such topic or partition, as far as this node knows. Just after a start a node
+    /// may not know yet; [`Node::ensure_topic`] waits until it does.
     #[error("no partition {0}")]
     NotFound(TopicPartition),
-    /// Another replica leads the partition. Nothing was done; ask that node.
+    /// The partition's replicas are on other nodes. Nothing was done; ask one of those.
+    #[error("this node has no replica of {0}")]
+    NoReplica(TopicPartition),
+    /// Another replica leads the partition. Nothing was done; ask that node. If no leader is
+    /// known, an election is under way: [`Node::leader`] waits for its end.
     #[error("another node leads (node {leader:?})")]
     NotLeader {
         /// The leader's id, if known.
         leader: Option<u32>,
     },
-    /// Leadership was lost while the records were on their way: they may be committed, or not.
+    /// Leadership was lost while the records were on their way: they may be committed, or not,
+    /// and which of both is seen only by reading on. Whoever appends them again may append them
+    /// twice, so either a record may be applied twice without harm, or it carries an id by which
+    /// the second is known.
     #[error("leadership was lost before the outcome was known")]
     Indefinite,
     /// Memory or disk is full at the moment. Nothing was done; try again later.
@@ -126,6 +129,17 @@ pub enum NodeError {
     Failed(String),
 }
 
+impl NewRecord {
+    /// A record with a key and a value.
+    #[must_use]
+    pub fn new(key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Self {
+        Self {
+            key: Some(key.into()),
+            value: Some(value.into()),
+        }
+    }
+}
+
 impl Node {
     /// Starts a node on a formatted data directory ([`make_cluster`](crate::setup::make_cluster)).
     /// When this returns it takes part in its cluster and accepts clients.
@@ -156,45 +170,6 @@ impl Node {
     #[must_use]
     pub fn kafka_address(&self) -> SocketAddr {
         self.owner.common.kafka
-    }
-
-    /// Creates a topic. Ends when the cluster has decided so.
-    ///
-    /// # Errors
-    /// [`NodeError::Refused`] with the reason; [`NodeError::Failed`].
-    pub async fn create_topic(
-        &self,
-        name: &str,
-        partitions: u32,
-        configs: &[(&str, &str)],
-    ) -> Result<(), NodeError> {
-        let text = |text: &str| StrBytes::from_string(text.to_owned());
-        let configs = configs.iter().map(|(name, value)| {
-            CreatableTopicConfig::default()
-                .with_name(text(name))
-                .with_value(Some(text(value)))
-        });
-        let topic = CreatableTopic::default()
-            .with_name(text(name).into())
-            .with_num_partitions(i32::try_from(partitions).unwrap_or(i32::MAX))
-            .with_replication_factor(-1)
-            .with_configs(configs.collect());
-        let request = CreateTopicsRequest::default()
-            .with_topics(vec![topic])
-            .with_timeout_ms(CREATE_TIMEOUT_MS);
-        let answer = self.request(&request).await?;
-        let result = answer.topics.first();
-        let code = result.map_or(ErrorCode::UnknownServerError, |topic| {
-            ErrorCode::from_code(topic.error_code)
-        });
-        let message = result.and_then(|topic| topic.error_message.as_ref());
-        match code {
-            ErrorCode::None => Ok(()),
-            code => Err(NodeError::Refused {
-                code,
-                message: message.map_or_else(String::new, ToString::to_string),
-            }),
-        }
     }
 
     /// Appends records to a partition that this node leads, as one batch, and ends when they are
@@ -331,22 +306,9 @@ impl Node {
         }
     }
 
-    async fn locate(&self, partition: &TopicPartition) -> Result<GroupId, NodeError> {
-        let (reply, answer) = oneshot::channel();
-        let mail = Mail::Locate {
-            partition: partition.clone(),
-            reply,
-        };
-        self.send(0, mail).await?;
-        let found = answer.await.map_err(|_| self.owner.gone())?;
-        found.ok_or_else(|| NodeError::NotFound(partition.clone()))
-    }
-
     /// Asks an operation of a group, wherever it lives on this node.
     async fn ask(&self, group: GroupId, op: Op) -> Result<Outcome, NodeError> {
-        let shards = self.owner.common.mailboxes.len();
-        let shards = u16::try_from(shards).expect("shards are counted in u16");
-        let shard = usize::from(ShardId::of_group(group, shards).0);
+        let shard = self.shard_of(group);
         let ticket = Ticket(self.owner.tickets.fetch_add(1, Ordering::Relaxed));
         let (reply, answer) = oneshot::channel();
         let mail = Mail::Ask {
@@ -368,23 +330,10 @@ impl Node {
         result.map_err(NodeError::from)
     }
 
-    /// A Kafka request of the process itself, in its highest version.
-    async fn request<R: Call>(&self, request: &R) -> Result<R::Answer, NodeError> {
-        let header = RequestHeader {
-            key: R::KEY,
-            version: R::KEY.versions().max,
-            correlation_id: 0,
-            client_id: None,
-        };
-        let frame = request.encode(&header);
-        let frame = frame.map_err(|error| NodeError::Records(error.to_string()))?;
-        let frame = Buffer::from(Bytes::from(frame.concat()).slice(LENGTH_BYTES..));
-        let (reply, answer) = oneshot::channel();
-        self.send(0, Mail::Request { frame, reply }).await?;
-        let chunks = answer.await.map_err(|_| self.owner.gone())?;
-        let answer = Bytes::from(chunks.concat()).slice(LENGTH_BYTES..);
-        R::decode_answer(header.version, &answer)
-            .map_err(|error| NodeError::Failed(format!("an answer of its own: {error}")))
+    fn shard_of(&self, group: GroupId) -> usize {
+        let shards = self.owner.common.mailboxes.len();
+        let shards = u16::try_from(shards).expect("shards are counted in u16");
+        usize::from(ShardId::of_group(group, shards).0)
     }
 
     async fn send(&self, shard: usize, mut mail: Mail) -> Result<(), NodeError> {
@@ -527,7 +476,11 @@ impl Follow {
                 return Ok(records);
             }
             let above = self.next;
-            self.node.ask(group, Op::WatchOffset { above }).await?;
+            match self.node.ask(group, Op::WatchOffset { above }).await {
+                // The second: nobody leads yet. There may be commits all the same.
+                Ok(_) | Err(NodeError::NotLeader { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 }
@@ -587,7 +540,8 @@ impl From<OpError> for NodeError {
             OpError::NotLeader { leader, .. } => Self::NotLeader {
                 leader: leader.map(|node| node.0),
             },
-            OpError::UnknownGroup => Self::NotLeader { leader: None },
+            // It is asked only where there is to be one.
+            OpError::UnknownGroup => Self::Busy("the replica is not open yet".to_owned()),
             OpError::Indefinite | OpError::Cancelled => Self::Indefinite,
             OpError::Busy(what) => Self::Busy(what.to_owned()),
             OpError::OffsetNotAvailable => Self::Busy(OpError::OffsetNotAvailable.to_string()),

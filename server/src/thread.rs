@@ -29,7 +29,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::yield_now;
 
 use crate::clients::{Clients, Host, Terms, serve};
-use crate::mailbox::{Mail, Mailbox, NotTaken, ThreadReport};
+use crate::mailbox::{Located, Mail, Mailbox, NotTaken, ThreadReport};
 use crate::peers::Peers;
 
 /// How much mail is taken before the next turn.
@@ -102,6 +102,8 @@ pub(crate) struct Thread<S: Storage> {
 struct State {
     asks: BTreeMap<Ticket, oneshot::Sender<OpResult>>,
     requests: BTreeMap<ConnId, oneshot::Sender<Vec<Bytes>>>,
+    /// Who waits for a replica to be there.
+    awaiting: Vec<(GroupId, oneshot::Sender<()>)>,
     /// Mail that another shard had no room for, by shard.
     held: BTreeMap<usize, VecDeque<Mail>>,
     /// When to give up the hand-over of leadership, once a stop was asked for.
@@ -211,6 +213,7 @@ impl<S: Storage + 'static> Thread<S> {
             }
             let turn = self.shard.borrow_mut().turn(self.clock.now());
             self.deliver();
+            self.tell_of_replicas();
             self.offer_held();
             self.check_stop();
             if let Some(ended) = self.state.borrow_mut().ended.take() {
@@ -297,8 +300,12 @@ impl<S: Storage + 'static> Thread<S> {
                 let index = i32::try_from(partition.partition).unwrap_or(-1);
                 let place = topic.and_then(|topic| topic.partition(index));
                 // Whoever asked may have left.
-                let _ = reply.send(place.map(|place| place.group));
+                let _ = reply.send(place.map(|place| Located {
+                    group: place.group,
+                    replicas: place.replicas.clone(),
+                }));
             }
+            Mail::AwaitReplica { group, reply } => state.awaiting.push((group, reply)),
             Mail::Count { reply } => {
                 let report = ThreadReport {
                     shard: self.shard.borrow().report(),
@@ -367,6 +374,18 @@ impl<S: Storage + 'static> Thread<S> {
             Output::Failed { reason } => {
                 self.state.borrow_mut().ended = Some(Ended::Failed(reason));
             }
+        }
+    }
+
+    /// Tells those who wait for a replica that it is there.
+    fn tell_of_replicas(&self) {
+        let (shard, mut state) = (self.shard.borrow(), self.state.borrow_mut());
+        let there = |(group, reply): &mut (GroupId, oneshot::Sender<()>)| {
+            reply.is_closed() || shard.status(*group).is_some()
+        };
+        for (_, reply) in state.awaiting.extract_if(.., there) {
+            // Whoever asked may have left.
+            let _ = reply.send(());
         }
     }
 

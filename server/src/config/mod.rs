@@ -8,7 +8,7 @@ mod layers;
 mod options;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -249,6 +249,18 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// Reads a configuration file, such as [`make_cluster`](crate::setup::make_cluster) writes
+    /// into each node's folder. Relative paths in the result start there.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not TOML, names an option that does not exist, or a value does
+    /// not fit.
+    pub fn read(path: &Path) -> Result<Config, ConfigError> {
+        let mut layers = Layers::new();
+        layers.file(path)?;
+        layers.finish()
+    }
+
     /// The number of shards to run: as configured, else one up to two cores, then one per core
     /// but one.
     #[must_use]

@@ -230,6 +230,8 @@ impl Raft {
             self.commit_through(row.commit.min(matched));
         }
         self.try_rejoin();
-        None
+        // It may have elected another one since, and forgotten that: a read point that it
+        // confirms would be stale.
+        self.promises_lost.then_some(BeatException::Unknown)
     }
 }

@@ -106,6 +106,11 @@ pub struct Restored {
     pub last: LogIndex,
     /// Whether part of the log is unreadable.
     pub quarantine: Quarantine,
+    /// Whether the hard state may be older than what this node once promised: its disk has lost
+    /// votes and terms. The node follows and keeps a copy, but nothing that it says counts ever
+    /// again: it neither votes, campaigns nor acknowledges, and confirms no leader. It is to be
+    /// replaced by a node of another identity. The term may lie below the last entry's then.
+    pub promises_lost: bool,
 }
 
 /// What recovery found unreadable though it had been acknowledged (DESIGN.md, section 4).

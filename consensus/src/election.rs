@@ -61,9 +61,9 @@ impl Raft {
         self.is_voter() && self.may_vote() && self.hard.term.next().is_some()
     }
 
-    /// Whether its log says enough to vote by.
+    /// Whether it knows its promises, and its log says enough to vote by.
     fn may_vote(&self) -> bool {
-        self.health.may_vote() && !self.writes.base_is_pending()
+        !self.promises_lost && self.health.may_vote() && !self.writes.base_is_pending()
     }
 
     /// The time at which to campaign if no leader is heard from `now` on: random, so that votes

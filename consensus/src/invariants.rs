@@ -61,6 +61,11 @@ pub fn check(raft: &Raft) {
     assert!(raft.writes.synced() <= last.index, "synced behind the log");
     assert!(last.term <= raft.hard.term, "an entry of a later term");
     check_following(raft);
+    if raft.promises_lost {
+        let follows = matches!(raft.role, Role::Follower(_));
+        assert!(follows, "it campaigns, and has lost its promises");
+        assert_eq!(raft.promised(), LogIndex::ZERO, "it promises again");
+    }
     match &raft.role {
         Role::Follower(follower) => {
             assert_ne!(follower.leader, Some(raft.node()), "it follows itself");

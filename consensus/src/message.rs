@@ -158,7 +158,8 @@ pub enum BeatException {
         term: Term,
     },
     /// The answering node does not have the group, or not in this session; said by the driver
-    /// too. The row counts as unanswered.
+    /// too. Or what it confirms cannot count, since its promises are lost. The row counts as
+    /// unanswered.
     Unknown,
 }
 

@@ -40,6 +40,8 @@ pub struct Raft {
     /// How the log stands against that of the current term's leader; `None` in its own term.
     pub(crate) following: Option<Following>,
     pub(crate) health: Health,
+    /// See [`Restored::promises_lost`]. For this life and all that follow.
+    pub(crate) promises_lost: bool,
     /// A grant that waits for the disk.
     pub(crate) grant: Option<Grant>,
     links: BTreeMap<NodeId, Session>,
@@ -78,18 +80,25 @@ impl Raft {
         let tail = Tail::restore(*before, epochs, *last, config.tail_entries_max)
             .map_err(ConfigError::Restored)?;
         let health = Health::restore(restored.quarantine, *last).map_err(ConfigError::Restored)?;
-        if tail.last().term > restored.term {
-            return Err(ConfigError::Restored("an entry is of a later term (P04)"));
-        }
-        let hard = HardState {
+        let staged_hard = HardState {
             term: restored.term,
             vote: restored.vote,
         };
+        let mut hard = staged_hard;
+        if tail.last().term > hard.term {
+            if !restored.promises_lost {
+                return Err(ConfigError::Restored("an entry is of a later term (P04)"));
+            }
+            hard = HardState {
+                term: tail.last().term,
+                vote: None,
+            };
+        }
         let mut raft = Raft {
             config,
             rng: fastrand::Rng::with_seed(seed),
             hard,
-            staged_hard: hard,
+            staged_hard,
             staged_write: WriteId::ZERO,
             commit: tail.before().index,
             writes: Writes::restore(tail.last().index),
@@ -97,6 +106,7 @@ impl Raft {
             role: Role::Follower(Follower::idle()),
             following: None,
             health,
+            promises_lost: restored.promises_lost,
             grant: None,
             links: BTreeMap::new(),
             is_disk_full: false,
@@ -499,6 +509,11 @@ impl Raft {
         self.health != Health::Whole
     }
 
+    /// Whether this node's promises are lost, see [`Restored::promises_lost`].
+    pub fn has_lost_promises(&self) -> bool {
+        self.promises_lost
+    }
+
     /// What an observer may compare with a later state, see [`crate::invariants`].
     pub fn observe(&self) -> Observed {
         Observed::of(self)
@@ -601,6 +616,9 @@ impl Raft {
     /// How far this node's disk may be counted. What a sole voter has synced was committed by
     /// that, also where it is unreadable now.
     pub(crate) fn promised(&self) -> LogIndex {
+        if self.promises_lost {
+            return LogIndex::ZERO;
+        }
         let synced = self.writes.synced();
         if self.is_sole_voter() && self.health.may_vote() {
             return synced;

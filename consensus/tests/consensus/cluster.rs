@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater_consensus::{
     AppendOutcome, BeatException, BeatRound, BeatRow, Config, EntryId, EntryKind, EntryMeta, Lane,
     LogIndex, Membership, Message, MessageError, NodeId, Output, ProposeError, ProposedEntry,
-    Quarantine, Raft, ReadId, RoleKind, Session, Term, invariants,
+    Quarantine, Raft, ReadId, Restored, RoleKind, Session, Term, invariants,
 };
 
 use crate::image::{Disk, Image, Op, Stored};
@@ -205,10 +205,27 @@ impl Cluster {
 
     pub(crate) fn start(&mut self, n: NodeId, quarantine: Quarantine) {
         let restored = self.disks[&n].durable.restored(quarantine);
+        self.start_from(n, restored);
+    }
+
+    /// Starts a node whose disk has lost its promises: all, and that it ever made any.
+    pub(crate) fn start_without_promises(&mut self, n: u32) {
+        let n = node(n);
+        let image = &mut self.disks.get_mut(&n).unwrap().durable;
+        image.term = Term::ZERO;
+        image.vote = None;
+        let restored = Restored {
+            promises_lost: true,
+            ..image.restored(Quarantine::None)
+        };
+        self.start_from(n, restored);
+    }
+
+    fn start_from(&mut self, n: NodeId, restored: Restored) {
         let member = self.members.get_mut(&n).unwrap();
         assert!(member.raft.is_none(), "it runs");
         member.lives += 1;
-        member.must_rejoin = matches!(quarantine, Quarantine::ToEnd { .. });
+        member.must_rejoin = matches!(restored.quarantine, Quarantine::ToEnd { .. });
         let seed = self.seed * 1_000_003 + u64::from(n.0) * 1_009 + member.lives;
         let raft = Raft::new(member.config.clone(), restored, seed, self.now).unwrap();
         member.raft = Some(raft);

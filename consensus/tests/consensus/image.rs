@@ -106,6 +106,7 @@ impl Image {
             epochs,
             last,
             quarantine,
+            promises_lost: false,
         }
     }
 

@@ -64,6 +64,8 @@ impl Restored {
             epochs: epochs.collect(),
             last: positions::index_from_log(recovered.last.index),
             quarantine: quarantine(&recovered),
+            // The directory knows, see where the partition is made.
+            promises_lost: false,
         };
         Ok(Restored {
             raft,

@@ -265,6 +265,62 @@ fn p31_a_voter_that_lost_its_log_grants_nothing_and_repeats_no_grant() {
     assert_eq!(cluster.disks[&node(1)].durable.vote, None);
 }
 
+/// n3 has forgotten what it once promised, and is asked for all that a member may be asked for.
+#[test]
+fn p31_a_voter_that_lost_its_promises_follows_and_counts_for_nothing() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.propose(1).unwrap();
+    cluster.settle();
+    cluster.crash(3);
+    cluster.start_without_promises(3);
+    cluster.propose(1).unwrap();
+    cluster.run_for(1_000);
+    assert_eq!(cluster.log(3), cluster.log(1), "it keeps a copy");
+    assert_eq!(cluster.raft(3).term(), cluster.raft(1).term());
+    assert!(cluster.commit(3) > 0);
+    // Of n1 and n3 only one counts: nothing is committed, no read is confirmed.
+    cluster.isolate(2);
+    let committed = cluster.commit(1);
+    cluster.propose(1).unwrap();
+    cluster.read(1).unwrap();
+    cluster.settle();
+    cluster.beat(node(1));
+    cluster.settle();
+    assert_eq!(cluster.log(3), cluster.log(1), "it has it");
+    assert_eq!(cluster.commit(1), committed, "and does not count");
+    assert!(cluster.members[&node(1)].answered.is_empty());
+    cluster.run_for(20_000);
+    assert_eq!(cluster.leader(), None, "a leader needs another quorum");
+    assert_eq!(cluster.raft(3).role(), RoleKind::Follower);
+}
+
+#[test]
+fn p31_a_voter_that_lost_its_promises_neither_votes_nor_campaigns() {
+    let mut cluster = Cluster::with_logs_in_term(&[&[1, 1], &[1, 1], &[1, 1]], 2);
+    cluster.crash(1);
+    cluster.start_without_promises(1);
+    let vote = Message::Vote {
+        term: term(4),
+        last: id(9, 99),
+        transfer: false,
+    };
+    cluster.inject(2, 1, vote).unwrap();
+    cluster.call(1, |raft, now| raft.campaign(now));
+    while cluster.sync_one(node(1)) {}
+    assert_eq!(cluster.disks[&node(1)].durable.vote, None);
+    assert_eq!(cluster.raft(1).term(), term(4), "a term it may learn");
+    assert_eq!(cluster.raft(1).role(), RoleKind::Follower);
+    // Nor alone, in a group of which it is the only voter.
+    let mut alone = Cluster::new(1);
+    alone.settle();
+    assert_eq!(alone.leader(), Some(1));
+    alone.crash(1);
+    alone.start_without_promises(1);
+    alone.run_for(10_000);
+    assert_eq!(alone.leader(), None);
+}
+
 #[test]
 fn p32_a_hole_in_what_was_acknowledged_waits_for_a_peer_that_has_it() {
     let mut cluster = Cluster::new(3);

@@ -89,6 +89,11 @@ impl Journal {
         }
     }
 
+    /// Whether this directory has ever lost promises.
+    pub(crate) const fn has_lost_promises(&self) -> bool {
+        self.promises_lost
+    }
+
     /// How many groups its checkpoints have room for, with an update behind them.
     pub(crate) fn groups_max(&self) -> usize {
         let align = u64_of(self.align);

@@ -412,6 +412,15 @@ impl<S: Storage> Store<S> {
         self.groups.values().filter(quarantined).count()
     }
 
+    /// Whether the directory has lost promises, in this life or an earlier one: what its groups
+    /// have as hard states may be older than what they said to others. None of them may vote,
+    /// campaign or acknowledge ever again, those that are created from now on among them, since
+    /// they may have been here before.
+    #[must_use]
+    pub const fn has_lost_promises(&self) -> bool {
+        self.journal.has_lost_promises()
+    }
+
     /// Whether a write or sync has failed: the store is closed for good.
     #[must_use]
     pub const fn has_failed(&self) -> bool {

@@ -56,7 +56,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             return;
         }
         let log_config = crate::positions::group_config(&spec.config);
-        let restored = match self.recovered.remove(&group) {
+        let mut restored = match self.recovered.remove(&group) {
             Some(restored) => {
                 if let Err(error) = self.store.configure_group(group, log_config) {
                     tracing::error!(group = group.0, %error, "group not configured");
@@ -71,6 +71,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 Restored::new(self.producers.clone())
             }
         };
+        restored.raft.promises_lost = self.store.has_lost_promises();
         let config = self.raft_config(&spec);
         let seed = self.seeds.u64(..);
         let owner = restored.owner.clone();

@@ -40,6 +40,7 @@ pub(super) struct Cluster {
     next_ticket: u64,
     cut: BTreeSet<NodeId>,
     without_appends: bool,
+    session: Session,
 }
 
 pub(super) fn batch(value: &str) -> Batch {
@@ -117,6 +118,7 @@ impl Cluster {
             next_ticket: 0,
             cut: BTreeSet::new(),
             without_appends: false,
+            session: Session(1),
         };
         let now = cluster.clock();
         for id in (1..=count).map(NodeId) {
@@ -141,16 +143,21 @@ impl Cluster {
         for &id in &ids {
             cluster.host(id);
             for &peer in ids.iter().filter(|&&peer| peer != id) {
-                let up = Input::PeerUp {
-                    node: peer,
-                    session: Session(1),
-                    incarnation: incarnation(peer),
-                };
-                cluster.shard(id).push(up);
+                cluster.link(id, peer);
             }
         }
         cluster.settle();
         cluster
+    }
+
+    /// Tells a node that its link to a peer is up.
+    fn link(&mut self, id: NodeId, peer: NodeId) {
+        let up = Input::PeerUp {
+            node: peer,
+            session: self.session,
+            incarnation: incarnation(peer),
+        };
+        self.shard(id).push(up);
     }
 
     fn host(&mut self, id: NodeId) {
@@ -348,10 +355,10 @@ impl Cluster {
     }
 
     pub(super) fn hostile_frame(&mut self, from: u32, to: u32, bytes: Vec<u8>) {
-        let bytes = Buffer::from(bytes);
+        let (bytes, session) = (Buffer::from(bytes), self.session);
         self.shard(NodeId(to)).push(Input::PeerFrame {
             from: NodeId(from),
-            session: Session(1),
+            session,
             lane: Lane::Control,
             bytes,
         });
@@ -368,15 +375,36 @@ impl Cluster {
 
     /// The power fails and comes back.
     pub(super) fn restart(&mut self, number: u32) {
+        self.restart_on(number, |_| {});
+    }
+
+    /// The power fails, and both copies of the journal are gone when it comes back.
+    pub(super) fn restart_without_promises(&mut self, number: u32) {
+        self.restart_on(number, |disk| {
+            for path in ["journal/0000-a", "journal/0000-b"] {
+                let len = disk.contents(path).unwrap().len();
+                disk.corrupt(path, 0, &vec![0; len]).unwrap();
+            }
+        });
+    }
+
+    fn restart_on(&mut self, number: u32, damage: impl Fn(&MemoryDisk)) {
         let id = NodeId(number);
         let now = self.clock();
         let node = self.nodes.remove(&id).unwrap();
         drop(node.shard);
         node.disk
             .power_cut(|_| highwater_log::storage::Keep::Nothing);
+        damage(&node.disk);
         let shard = open(id, &node.disk, &node.budget, now);
         self.nodes.insert(id, Node { shard, ..node });
         self.host(id);
+        self.session = Session(self.session.0 + 1);
+        let peers: Vec<NodeId> = self.nodes.keys().copied().filter(|&it| it != id).collect();
+        for peer in peers {
+            self.link(id, peer);
+            self.link(peer, id);
+        }
         self.settle();
     }
 

@@ -360,6 +360,35 @@ fn a_replica_that_starts_again_has_what_it_had() {
 }
 
 #[test]
+fn a_replica_that_has_lost_its_promises_keeps_a_copy_and_helps_nobody_to_lead() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    assert_eq!(produced(cluster.ask(1, produce("a"))), 0);
+    // Twice: what was lost is not found again by starting again.
+    cluster.restart_without_promises(3);
+    cluster.restart(3);
+    assert_eq!(produced(cluster.ask(1, produce("b"))), 1);
+    cluster.run(SECOND);
+    assert_eq!(cluster.status(3).log_end_offset, Offset(2));
+    cluster.cut(1);
+    cluster.run(60 * SECOND);
+    for number in 2..=3 {
+        assert!(!cluster.status(number).is_leader, "n{number} leads");
+    }
+}
+
+#[test]
+fn a_group_that_is_new_to_a_directory_without_promises_does_not_vote() {
+    let mut cluster = Cluster::new(1);
+    cluster.run(SECOND);
+    assert!(cluster.status(1).is_leader, "it is alone, and needs nobody");
+    let mut cluster = Cluster::new(1);
+    cluster.restart_without_promises(1);
+    cluster.run(20 * SECOND);
+    assert!(!cluster.status(1).is_leader);
+}
+
+#[test]
 fn a_dropped_group_answers_what_waits_and_is_gone() {
     let mut cluster = Cluster::new(1);
     cluster.ask(1, produce("a"));

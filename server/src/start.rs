@@ -16,7 +16,9 @@ use highwater_engine::{
     ShardId, Timing,
 };
 use highwater_log::storage::{Access, Choice, DataDirectory, DirectoryError, RealStorage};
-use highwater_log::{Directory, Expected, JOURNAL_HALF_BYTES, Recovered, Store, StoreConfig};
+use highwater_log::{
+    Damage, Directory, Expected, JOURNAL_HALF_BYTES, Recovered, Store, StoreConfig,
+};
 use highwater_net::kafka::{
     Admission, AdmissionLimits, QuicListener, QuicListenerConfig, ReadLimits, TcpAcceptor, bind_tcp,
 };
@@ -132,6 +134,7 @@ pub(crate) fn start(config: Config) -> Result<Running, StartError> {
     let data = open_directory(&config)?;
     let pool = BufferPool::new(Budget::new(budget), data.alignment());
     let directory = open_identity(&config, &data, &pool, shards)?;
+    report_directory(&directory);
     let limits = AdmissionLimits {
         connections_max: config.limits.connections as usize,
         connections_per_ip_max: config.limits.connections_per_ip as usize,
@@ -455,6 +458,24 @@ fn open_store(
         path: config.node.data_dir.clone(),
         source,
     })
+}
+
+/// Says what is wrong with the journals, for whoever reads logs.
+fn report_directory(directory: &Directory) {
+    for alarm in directory.alarms() {
+        match alarm.damage {
+            // A crash leaves the one, somebody else the other.
+            Damage::JournalLast | Damage::Unknown => tracing::warn!(%alarm, "data directory"),
+            _ => tracing::error!(%alarm, "damage on the disk"),
+        }
+    }
+    if directory.promises_lost() {
+        tracing::error!(
+            incarnation = %directory.identity().incarnation,
+            "what this node promised is lost: it keeps copies, but votes and acknowledges nothing \
+             any more; replace it by a newly formatted one"
+        );
+    }
 }
 
 /// Says what recovery has found, for whoever reads logs.

@@ -1,5 +1,6 @@
 //! Nodes in this process: their logs, their metrics, and how they end.
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(crate) fn log_to_stderr(default: &str) {
     let built = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Colours are for people at a terminal, not for files and collectors.
+        .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .try_init();
     // Somebody else's subscriber in this process serves as well.

@@ -15,6 +15,14 @@ use crate::memory::reserve;
 /// The bytes of a frame's length prefix.
 pub const LENGTH_BYTES: usize = 4;
 
+/// How much of a frame is read before more memory is taken on the word of its length, in bytes.
+const FIRST_BYTES: usize = 64 << 10;
+
+/// How much memory is taken for the rest, as a multiple of what has come: a sender of nothing but
+/// lengths must not take the memory of those who send. What has come is copied then, once for
+/// frames up to 1 MiB and twice above.
+const GROWTH: usize = 16;
+
 /// How many chunks go out in one system call.
 const SLICES_MAX: usize = 64;
 
@@ -26,8 +34,8 @@ pub struct ReadLimits {
     /// How long the stream may be silent between two frames.
     pub idle: Duration,
     /// How long a frame may take from its first byte to its length, and how long from there to
-    /// its last byte. A sender that gives a byte now and then does not hold a buffer for ever;
-    /// time in which we do not read, for want of memory, is not held against it.
+    /// its last byte. A sender that gives a byte now and then does not hold a buffer for ever.
+    /// Time in which nothing of a frame is read yet, for want of memory, is not held against it.
     pub frame: Duration,
 }
 
@@ -108,11 +116,30 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         .await?;
         let length = self.check(i32::from_be_bytes(prefix))?;
         // Charged before the first byte is read.
-        let buffer = self.reserve(length).await?;
+        let buffer = self.reserve(length.min(FIRST_BYTES)).await?;
         let body = self
-            .in_time(async |reader| reader.read_body(buffer, length).await)
+            .in_time(async |reader| reader.read_growing(buffer, length).await)
             .await?;
         Ok(Some(body.freeze()))
+    }
+
+    /// The body of a frame, into memory that grows with what comes. Whoever holds some and waits
+    /// for more does so within the frame's time: all could be waiting for one another.
+    async fn read_growing(
+        &mut self,
+        mut buffer: BufferMut,
+        length: usize,
+    ) -> Result<BufferMut, ReadError> {
+        loop {
+            let until = length.min(buffer.capacity());
+            buffer = self.read_body(buffer, until).await?;
+            if until == length {
+                return Ok(buffer);
+            }
+            let mut larger = self.reserve(length.min(until * GROWTH)).await?;
+            larger.extend_from_slice(buffer.as_slice());
+            buffer = larger;
+        }
     }
 
     /// Gives up on a part of a frame that takes too long.
@@ -309,6 +336,48 @@ mod tests {
         drop(held);
         assert_eq!(next.await.unwrap().as_deref(), Some(&b"ab"[..]));
         assert!(reader.memory_waits() > 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_taken_for_what_has_come_not_for_what_is_claimed() {
+        let limits = ReadLimits {
+            frame_bytes_max: 16 << 20,
+            ..LIMITS
+        };
+        let budget = Budget::new(64 << 20);
+        let pool = BufferPool::new(budget.clone(), 4096);
+        let (mut sender, stream) = duplex(1 << 20);
+        let mut reader = FrameReader::new(stream, pool, limits);
+        let body: Vec<u8> = (0..=u8::MAX).cycle().take(3 << 20).collect();
+        let send = async {
+            let length = u32::try_from(body.len()).unwrap();
+            sender.write_all(&length.to_be_bytes()).await.unwrap();
+            sender.write_all(&body[..10]).await.unwrap();
+            // The paused clock goes on when the reader has nothing left to do.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let before = budget.used();
+            sender.write_all(&body[10..]).await.unwrap();
+            before
+        };
+        let (frame, before) = tokio::join!(reader.next(), send);
+        assert!((1..=2 * FIRST_BYTES).contains(&before), "{before}");
+        assert!(frame.unwrap().unwrap()[..] == body[..]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn part_of_a_frame_is_not_held_for_ever_while_memory_is_exhausted() {
+        let limits = ReadLimits {
+            frame_bytes_max: 16 << 20,
+            ..LIMITS
+        };
+        let budget = Budget::new(1 << 20);
+        let pool = BufferPool::new(budget.clone(), 4096);
+        let held = budget.charge((1 << 20) - FIRST_BYTES).unwrap();
+        let mut bytes = (200_u32 << 10).to_be_bytes().to_vec();
+        bytes.resize(LENGTH_BYTES + (200 << 10), 1);
+        let mut reader = FrameReader::new(&bytes[..], pool, limits);
+        assert!(matches!(reader.next().await, Err(ReadError::Slow(_))));
+        assert_eq!(budget.used(), held.bytes());
     }
 
     #[tokio::test]

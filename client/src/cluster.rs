@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use highwater_protocol::messages::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponsePartition,
     MetadataResponseTopic, StrBytes, Uuid,
@@ -28,6 +30,9 @@ const METADATA_WAIT: Duration = Duration::from_secs(30);
 /// How long one broker is asked for metadata while there are others to ask. A hung broker must
 /// not hide from us that it was deposed.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long brokers may be silent before another is asked for metadata too.
+const METADATA_SILENCE_MAX: Duration = Duration::from_millis(250);
 
 /// A broker of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -348,21 +353,43 @@ impl Cluster {
         let request = MetadataRequest::default()
             .with_topics(topics)
             .with_allow_auto_topic_creation(self.allow_auto_topic_creation);
+        let answer = self
+            .ask_peers(&request)
+            .await
+            .map_err(|error| match error {
+                CallError::Connect(error) => ConnectError::Bootstrap(Box::new(error)).into(),
+                error => error,
+            })?;
+        self.learn(&answer, every);
+        Ok(answer)
+    }
+
+    /// The first answer. The next peer is asked when one has failed, and also when those who were
+    /// asked are silent: over QUIC one that was killed says nothing.
+    async fn ask_peers(&self, request: &MetadataRequest) -> Result<MetadataResponse, CallError> {
         let mut last = CallError::Connect(ConnectError::NoBootstrap);
         let peers = self.peers();
-        for &peer in &peers {
-            match self.ask_peer(peer, &request, peers.len() == 1).await {
-                Ok(answer) => {
-                    self.learn(&answer, every);
-                    return Ok(answer);
+        let mut asked = FuturesUnordered::new();
+        let mut next = peers.iter();
+        loop {
+            if let Some(&peer) = next.next() {
+                asked.push(self.ask_peer(peer, request, peers.len() == 1));
+            }
+            let silence = async {
+                match next.as_slice() {
+                    [] => std::future::pending().await,
+                    _ => tokio::time::sleep(METADATA_SILENCE_MAX).await,
                 }
-                Err(error) => last = error,
+            };
+            tokio::select! {
+                answer = asked.next() => match answer {
+                    Some(Ok(answer)) => return Ok(answer),
+                    Some(Err(error)) => last = error,
+                    None => return Err(last),
+                },
+                () = silence => {}
             }
         }
-        Err(match last {
-            CallError::Connect(error) => ConnectError::Bootstrap(Box::new(error)).into(),
-            error => error,
-        })
     }
 
     async fn ask_peer(

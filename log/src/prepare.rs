@@ -17,6 +17,9 @@ const BUSY_BYTES_PER_SECOND: u64 = 64 << 20;
 /// How long to wait before a file is asked for again that there was no room for.
 pub(crate) const NO_SPACE_RETRY: Duration = Duration::from_millis(500);
 
+/// How long it is not said again that the disk is full.
+pub(crate) const FULL_SAID_INTERVAL: Duration = Duration::from_secs(60);
+
 /// What is wanted of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Want {

@@ -82,6 +82,8 @@ pub struct Store<S> {
     completions: Vec<Completion>,
     events: Vec<Event>,
     failed: bool,
+    /// When it was last said that the disk is full.
+    full_said: Option<Duration>,
     counters: Counters,
     now: Duration,
 }

@@ -78,6 +78,8 @@ pub enum DirectoryError {
         path: PathBuf,
         /// Which call.
         call: &'static str,
+        /// What kind of refusal it is: whether the disk is full, for instance.
+        kind: std::io::ErrorKind,
         /// What the system said.
         reason: String,
     },
@@ -305,6 +307,7 @@ fn io_error(path: &Path, call: &'static str, error: &std::io::Error) -> Director
     DirectoryError::Io {
         path: path.to_owned(),
         call,
+        kind: error.kind(),
         reason: error.to_string(),
     }
 }

@@ -139,6 +139,7 @@ impl<S: Storage> Store<S> {
             return;
         };
         state.no_space = true;
+        self.say_full();
         self.events.push(Event::NoSpace { group });
     }
 

@@ -12,7 +12,9 @@ use crate::format::identity::FileIdentity;
 use crate::group::segment::SegmentState;
 use crate::ids::{GroupId, Sequence};
 use crate::paths;
-use crate::prepare::{NO_SPACE_RETRY, Prepared, Preparing, Source, Want, next_size};
+use crate::prepare::{
+    FULL_SAID_INTERVAL, NO_SPACE_RETRY, Prepared, Preparing, Source, Want, next_size,
+};
 use crate::storage::{Op, Output, Storage, StorageError};
 
 /// Steps in the making of a file, each named by the operation that is under way.
@@ -349,12 +351,27 @@ impl<S: Storage> Store<S> {
             .map(|last| (last.len, last.written_end));
         let next = next_size(last, state.config.segment_bytes, 0, wanted, 1);
         if next > available {
+            self.say_full();
             return Err(ReserveError::NoSpace {
                 wanted: next,
                 available,
             });
         }
         Ok(())
+    }
+
+    /// For whoever reads logs, and not for every record that is refused.
+    pub(super) fn say_full(&mut self) {
+        if self
+            .full_said
+            .is_some_and(|at| self.now < at + FULL_SAID_INTERVAL)
+        {
+            return;
+        }
+        self.full_said = Some(self.now);
+        tracing::error!(
+            "the disk is full: nothing is appended until there is room again; reads go on"
+        );
     }
 
     fn ask_for_room(&mut self) {

@@ -96,6 +96,7 @@ impl<S: Storage> Store<S> {
             completions: Vec::new(),
             events: Vec::new(),
             failed: false,
+            full_said: None,
             counters: Counters::default(),
             now,
         };

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use highwater::StartError;
+use highwater::setup::SetupError;
+
 /// Shown below `--help`.
 pub(crate) const HELP: &str = "\
 Exit codes:
@@ -111,6 +114,45 @@ impl From<std::io::Error> for Failure {
             _ => Kind::Other,
         };
         Self::new(kind, error)
+    }
+}
+
+impl From<SetupError> for Failure {
+    fn from(error: SetupError) -> Self {
+        match error.is_disk_full() {
+            true => Self::new(
+                Kind::Full,
+                format!("{error}; make room, remove what was made so far, and try again"),
+            ),
+            false => Self::new(Kind::Setup, error),
+        }
+    }
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        let kind = kind_of_start(&error);
+        match kind {
+            Kind::Full => Self::new(kind, format!("{error}; make room and start again")),
+            _ => Self::new(kind, error),
+        }
+    }
+}
+
+fn kind_of_start(error: &StartError) -> Kind {
+    use std::io::ErrorKind;
+    match error {
+        StartError::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse => Kind::Busy,
+        StartError::Peers(_) => Kind::Busy,
+        error if error.is_disk_full() => Kind::Full,
+        StartError::Config(_)
+        | StartError::Directory(_)
+        | StartError::Open { .. }
+        | StartError::Membership(_)
+        | StartError::Pem(_)
+        | StartError::Tls(_)
+        | StartError::Storage(_) => Kind::Setup,
+        _ => Kind::Other,
     }
 }
 

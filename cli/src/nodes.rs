@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use highwater::Node;
 use highwater::config::Config;
-use highwater::{Node, StartError};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::exit::{Failure, Kind};
@@ -47,23 +47,7 @@ pub(crate) fn serve_metrics(address: SocketAddr) -> Result<(), Failure> {
 
 /// Starts a node.
 pub(crate) fn start(config: Config) -> Result<Node, Failure> {
-    Node::start(config).map_err(|error| Failure::new(kind_of(&error), error))
-}
-
-fn kind_of(error: &StartError) -> Kind {
-    use std::io::ErrorKind;
-    match error {
-        StartError::Listen { source, .. } if source.kind() == ErrorKind::AddrInUse => Kind::Busy,
-        StartError::Peers(_) => Kind::Busy,
-        StartError::Config(_)
-        | StartError::Directory(_)
-        | StartError::Open { .. }
-        | StartError::Membership(_)
-        | StartError::Pem(_)
-        | StartError::Tls(_)
-        | StartError::Storage(_) => Kind::Setup,
-        _ => Kind::Other,
-    }
+    Ok(Node::start(config)?)
 }
 
 /// Waits until the user wants an end, or a node has closed itself; then stops all of them.

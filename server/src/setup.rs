@@ -16,7 +16,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use highwater_log::storage::{DataDirectory, DirectoryError, PortableStorage};
+use highwater_log::storage::{DataDirectory, DirectoryError, PortableStorage, StorageError};
 use highwater_log::{Directory, DirectoryFormat, FormatError};
 use highwater_net::{
     CaError, ClusterCa, ClusterId, Credentials, Incarnation, NoRandomness, NodeIdentity, PemError,
@@ -97,6 +97,24 @@ pub enum SetupError {
     /// The disk cannot be used.
     #[error("{0}")]
     Storage(String),
+}
+
+impl SetupError {
+    /// Whether room on the disk would help.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        let full = io::ErrorKind::StorageFull;
+        match self {
+            Self::Io { source, .. }
+            | Self::Pem(PemError::Io { source, .. })
+            | Self::Ca(CaError::Pem(PemError::Io { source, .. })) => source.kind() == full,
+            Self::Directory(DirectoryError::Io { kind, .. }) => *kind == full,
+            Self::Format(FormatError::Storage(error)) => {
+                matches!(error, StorageError::NoSpace { .. })
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Makes a cluster's files under `folder` and returns the nodes' folders in order of their ids.

@@ -15,9 +15,11 @@ use highwater_engine::{
     CONTROLLER, GroupConfig, GroupId, GroupSpec, NodeId, OpenShardError, Shard, ShardConfig,
     ShardId, Timing,
 };
-use highwater_log::storage::{Access, Choice, DataDirectory, DirectoryError, RealStorage};
+use highwater_log::storage::{
+    Access, Choice, DataDirectory, DirectoryError, RealStorage, StorageError,
+};
 use highwater_log::{
-    Damage, Directory, Expected, JOURNAL_HALF_BYTES, Recovered, Store, StoreConfig,
+    Damage, Directory, Expected, JOURNAL_HALF_BYTES, OpenError, Recovered, Store, StoreConfig,
 };
 use highwater_net::kafka::{
     Admission, AdmissionLimits, QuicListener, QuicListenerConfig, ReadLimits, TcpAcceptor, bind_tcp,
@@ -92,6 +94,20 @@ pub enum StartError {
     /// The system refuses something that every node needs: a thread, randomness.
     #[error("{0}")]
     System(String),
+}
+
+impl StartError {
+    /// Whether room on the disk would help.
+    #[must_use]
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Self::Directory(DirectoryError::Io { kind, .. }) => *kind == io::ErrorKind::StorageFull,
+            Self::Open { source, .. } => {
+                matches!(source, OpenError::Storage(StorageError::NoSpace { .. }))
+            }
+            _ => false,
+        }
+    }
 }
 
 fn hint_of(error: &DirectoryError) -> &'static str {

@@ -71,7 +71,7 @@ impl Arguments {
                 nodes: self.nodes,
                 ..ClusterPlan::default()
             };
-            return make_cluster(&self.dir, &plan).map_err(Failure::of(Kind::Setup));
+            return Ok(make_cluster(&self.dir, &plan)?);
         }
         let folders = (0..).map(|id| self.dir.join(format!("node-{id}")));
         Ok(folders.take_while(|folder| folder.is_dir()).collect())

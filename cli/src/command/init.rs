@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use highwater::setup::{CONFIG_FILE, ClusterPlan, make_cluster};
 use serde_json::json;
 
-use crate::exit::{Failure, Kind};
+use crate::exit::Failure;
 use crate::print::Printer;
 
 /// Make a cluster: its authority, and for each node certificates, a configuration and a
@@ -42,7 +42,7 @@ impl Arguments {
             host: self.host,
             base_port: self.base_port,
         };
-        let folders = make_cluster(&self.dir, &plan).map_err(Failure::of(Kind::Setup))?;
+        let folders = make_cluster(&self.dir, &plan)?;
         for folder in folders {
             let config = folder.join(CONFIG_FILE);
             printer.line(

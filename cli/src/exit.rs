@@ -81,6 +81,12 @@ impl Failure {
         Self::new(Kind::Interrupted, message)
     }
 
+    /// Another process has an address that was wanted.
+    pub(crate) fn busy(message: impl fmt::Display) -> Self {
+        let advice = "end what listens there, or set another address";
+        Self::new(Kind::Busy, format!("{message}; {advice}"))
+    }
+
     /// Whether it is of this kind.
     pub(crate) fn is(&self, kind: Kind) -> bool {
         self.kind == kind
@@ -134,6 +140,7 @@ impl From<StartError> for Failure {
         let kind = kind_of_start(&error);
         match kind {
             Kind::Full => Self::new(kind, format!("{error}; make room and start again")),
+            Kind::Busy => Self::busy(error),
             _ => Self::new(kind, error),
         }
     }

@@ -36,12 +36,11 @@ pub(crate) fn serve_metrics(address: SocketAddr) -> Result<(), Failure> {
         .with_http_listener(address)
         .install()
         .map_err(|error| {
-            let kind = if std::net::TcpListener::bind(address).is_err() {
-                Kind::Busy
-            } else {
-                Kind::Other
-            };
-            Failure::new(kind, format!("cannot serve metrics on {address}: {error}"))
+            let what = format!("cannot serve metrics on {address}: {error}");
+            match std::net::TcpListener::bind(address) {
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Failure::busy(what),
+                _ => Failure::new(Kind::Other, what),
+            }
         })
 }
 
@@ -50,20 +49,25 @@ pub(crate) fn start(config: Config) -> Result<Node, Failure> {
     Ok(Node::start(config)?)
 }
 
-/// Waits until the user wants an end, or a node has closed itself; then stops all of them.
+/// Waits until the user wants an end, or a node has closed itself: why it has.
+pub(crate) async fn run(nodes: &[Node], interrupt: &Interrupt) -> Option<String> {
+    loop {
+        let failure = nodes.iter().find_map(Node::failure);
+        if failure.is_some() {
+            return failure;
+        }
+        tokio::select! {
+            () = interrupt.wait() => return None,
+            () = tokio::time::sleep(FAILURE_POLL) => {}
+        }
+    }
+}
+
+/// Stops all nodes, one of which may have failed.
 ///
 /// # Errors
 /// With [`Kind::Disk`] when a node has failed.
-pub(crate) async fn run(nodes: Vec<Node>, interrupt: Interrupt) -> Result<(), Failure> {
-    let failure = loop {
-        if let Some(reason) = nodes.iter().find_map(Node::failure) {
-            break Some(reason);
-        }
-        tokio::select! {
-            () = interrupt.wait() => break None,
-            () = tokio::time::sleep(FAILURE_POLL) => {}
-        }
-    };
+pub(crate) async fn stop(nodes: Vec<Node>, failure: Option<String>) -> Result<(), Failure> {
     // At the same time: each would wait for the others to take its leadership over.
     let stopping: Vec<_> = nodes
         .into_iter()

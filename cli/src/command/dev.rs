@@ -2,15 +2,22 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use highwater::Node;
 use highwater::config::{Config, Layers};
 use highwater::setup::{CA_FILE, CONFIG_FILE, ClusterPlan, make_cluster};
+use highwater_client::{Admin, Client, StartAt, TopicPartition};
+use indicatif::{DecimalBytes, HumanCount};
 use serde_json::json;
 
 use super::key_value;
 use crate::exit::{Failure, Kind};
 use crate::print::Printer;
 use crate::{interrupt, nodes};
+
+/// How long the end waits for the totals.
+const TOTALS_MAX: Duration = Duration::from_millis(1_500);
 
 /// Run a cluster in this process: three nodes on loopback, topics made when they are asked for.
 ///
@@ -59,7 +66,12 @@ impl Arguments {
                 || greeting(&bootstrap, &ca),
                 || json!({ "event": "ready", "bootstrap": bootstrap, "ca": ca, "metrics": metrics }),
             )?;
-            nodes::run(started, interrupt).await
+            let failure = nodes::run(&started, &interrupt).await;
+            // A broken cluster may not answer, and the user wants an end.
+            let told = tell(&started, &bootstrap, printer);
+            let told = tokio::time::timeout(TOTALS_MAX, told).await;
+            nodes::stop(started, failure).await?;
+            told.unwrap_or(Ok(()))
         })
     }
 
@@ -162,6 +174,61 @@ impl Addresses {
             metrics: held[2].0,
         })
     }
+}
+
+/// Says how far each partition is acknowledged, and what was written and read in this run. What
+/// the cluster does not tell any more is left out.
+async fn tell(nodes: &[Node], bootstrap: &str, printer: &Printer) -> Result<(), Failure> {
+    if let Ok(client) = Client::builder().bootstrap(bootstrap).tcp().connect().await {
+        tell_ends(&client.admin(), printer).await?;
+    }
+    let (mut written, mut bytes, mut read) = (0, 0, 0);
+    for node in nodes {
+        if let Ok(counters) = node.counters().await {
+            written += counters.produced_records;
+            bytes += counters.produced_bytes;
+            read += counters.fetched_records;
+        }
+    }
+    printer.line(
+        || {
+            format!(
+                "{} records, {} written; {} records read",
+                HumanCount(written),
+                DecimalBytes(bytes),
+                HumanCount(read)
+            )
+        },
+        || json!({ "event": "ended", "produced": written, "bytes": bytes, "consumed": read }),
+    )
+}
+
+async fn tell_ends(admin: &Admin, printer: &Printer) -> Result<(), Failure> {
+    for topic in admin.list_topics().await.unwrap_or_default() {
+        for &partition in topic.partitions.keys() {
+            let of = TopicPartition {
+                topic: topic.name.clone(),
+                partition,
+            };
+            let Ok(end) = admin.offset(&of, StartAt::Latest).await else {
+                continue;
+            };
+            // A partition without records has no last one.
+            if let Some(last) = end.0.checked_sub(1) {
+                printer.line(
+                    || format!("{of}: last offset {last}"),
+                    || {
+                        json!({
+                            "topic": of.topic.as_str(),
+                            "partition": partition,
+                            "last_offset": last,
+                        })
+                    },
+                )?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn greeting(bootstrap: &str, ca: &Path) -> String {

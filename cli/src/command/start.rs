@@ -48,7 +48,9 @@ impl Arguments {
                 },
                 || json!({ "event": "ready", "node": id, "kafka": kafka, "metrics": metrics }),
             )?;
-            nodes::run(vec![node], interrupt).await
+            let nodes = vec![node];
+            let failure = nodes::run(&nodes, &interrupt).await;
+            nodes::stop(nodes, failure).await
         })
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct Node {
     log: PathBuf,
     options: Vec<String>,
     launch: Launch,
+    /// A program that runs the node, and what it is told before.
+    under: Vec<String>,
     process: Option<Child>,
 }
 
@@ -37,6 +39,7 @@ impl Node {
             log: logs.join(format!("node-{id}.log")),
             options: options.iter().map(ToString::to_string).collect(),
             launch: Command::spawn,
+            under: Vec::new(),
             process: None,
         }
     }
@@ -44,6 +47,11 @@ impl Node {
     /// Its processes are started in this way from now on.
     pub(crate) fn launch_by(&mut self, launch: Launch) {
         self.launch = launch;
+    }
+
+    /// It is run by this program from now on, which becomes it: `unshare`, for instance.
+    pub(crate) fn run_under(&mut self, program: &[&str]) {
+        self.under = program.iter().map(ToString::to_string).collect();
     }
 
     pub(crate) fn kafka(&self) -> SocketAddr {
@@ -81,8 +89,10 @@ impl Node {
 
     /// The command that starts it.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
-        command.args(["--json", "start", "--config"]);
+        let words = self.under.iter().map(String::as_str);
+        let mut words = words.chain([env!("CARGO_BIN_EXE_highwater")]);
+        let mut command = Command::new(words.next().expect("the binary at least"));
+        command.args(words).args(["--json", "start", "--config"]);
         command.arg(self.config()).stdin(Stdio::null());
         for option in &self.options {
             command.args(["--set", option]);

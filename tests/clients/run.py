@@ -20,6 +20,7 @@ import tempfile
 import time
 
 from flights import Flights, carrier
+from tools import consume, run
 
 CODECS = ["gzip", "snappy", "lz4", "zstd"]
 
@@ -55,13 +56,6 @@ class Cluster:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(timeout=60) == 0, "dev ended with an error"
-
-
-def run(command, **options) -> subprocess.CompletedProcess:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))}\nexit code {done.returncode}\n{done.stderr[-4000:]}")
-    return done
 
 
 def records(text: str) -> list[tuple[str, str]]:
@@ -119,23 +113,7 @@ class Checks:
         assert not errors, errors[:3]
 
     def confluent_consume(self, topic: str, partitions: int) -> list[tuple[str, str]]:
-        from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-
-        consumer = Consumer({"bootstrap.servers": self.cluster.bootstrap, "group.id": "unused",
-                             "enable.auto.commit": False, "enable.partition.eof": True})
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in range(partitions)])
-        found, ended, deadline = [], set(), time.monotonic() + 120
-        while len(ended) < partitions:
-            assert time.monotonic() < deadline, f"{len(found)} records, then silence"
-            for message in consumer.consume(10_000, 1):
-                if message.error() is None:
-                    found.append((message.key().decode(), message.value().decode()))
-                elif message.error().name() == "_PARTITION_EOF":
-                    ended.add(message.partition())
-                else:
-                    raise AssertionError(message.error())
-        consumer.close()
-        return found
+        return consume(self.cluster.bootstrap, topic, partitions)
 
     def confluent_idempotent(self) -> None:
         topic = self.cluster.topic("confluent-idempotent", 6)

@@ -195,7 +195,7 @@ impl Default for LimitsSection {
     fn default() -> Self {
         Self {
             memory_bytes: 256 << 20,
-            tail_cache_bytes: 64 << 20,
+            tail_cache_bytes: 32 << 20,
             connections: 10_000,
             connections_per_ip: 4_000,
             request_bytes: 16 << 20,

@@ -151,7 +151,12 @@ impl Cluster {
         let partitions = partitions.to_string();
         let mut arguments = vec!["topic", "create", name, "--partitions", &partitions];
         arguments.extend(configs.iter().flat_map(|config| ["--config", config]));
-        let made = self.highwater(&arguments);
+        let made = wait_for("the nodes to join", || {
+            let made = self.highwater(&arguments);
+            let stderr = String::from_utf8_lossy(&made.stderr);
+            let too_early = stderr.contains("INVALID_REPLICATION_FACTOR");
+            (!too_early).then_some(made)
+        });
         assert!(made.status.success(), "{made:?}");
         let topic = TopicName::new(name).unwrap();
         self.wait_until_whole(&self.client(), &topic);

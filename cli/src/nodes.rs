@@ -1,12 +1,10 @@
-//! Nodes in this process: their logs, their metrics, and how they end.
+//! Nodes in this process: their logs, and how they end.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use highwater::Node;
 use highwater::config::Config;
-use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::exit::{Failure, Kind};
 use crate::interrupt::Interrupt;
@@ -28,20 +26,6 @@ pub(crate) fn log_to_stderr(default: &str) {
         .try_init();
     // Somebody else's subscriber in this process serves as well.
     drop(built);
-}
-
-/// Serves the process's metrics in Prometheus' text format.
-pub(crate) fn serve_metrics(address: SocketAddr) -> Result<(), Failure> {
-    PrometheusBuilder::new()
-        .with_http_listener(address)
-        .install()
-        .map_err(|error| {
-            let what = format!("cannot serve metrics on {address}: {error}");
-            match std::net::TcpListener::bind(address) {
-                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => Failure::busy(what),
-                _ => Failure::new(Kind::Other, what),
-            }
-        })
 }
 
 /// Starts a node.

@@ -1,142 +1,201 @@
 //! What a node has done, in numbers: its shards', its links' and its clients' together.
+//!
+//! One table says of each number what it means, what kind it is and what it is called; the
+//! struct for those who embed a node and the metrics both come from it.
 
 use highwater_engine::{PartitionCounters, ShardCounters, ShardGauges};
 use highwater_log::{self as log, storage};
 use highwater_net::peer::PeerCounters;
+use tokio::sync::oneshot;
 
-use crate::mailbox::ThreadReport;
+use crate::mailbox::{Closed, Mail, ThreadReport};
 use crate::start::Common;
 
-/// What a node has done since it was started, summed over its shards; what is called `max` is
-/// the largest of any. Given by [`Node::counters`](crate::Node::counters).
-///
-/// Everything is counted by the node that does it: what three replicas store counts on each of
-/// them, what a leader sends counts there.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct NodeCounters {
+/// A counter's name ends as Prometheus wants it.
+macro_rules! metric_name {
+    (counter $field:ident) => {
+        concat!("highwater_", stringify!($field), "_total")
+    };
+    (gauge $field:ident) => {
+        concat!("highwater_", stringify!($field))
+    };
+}
+
+macro_rules! node_counters {
+    ($($(#[doc = $text:literal])+ $kind:ident $field:ident;)*) => {
+        /// What a node has done since it was started, summed over its shards; what is called
+        /// `max` is the largest of any. Given by [`Node::counters`](crate::Node::counters).
+        ///
+        /// Everything is counted by the node that does it: what three replicas store counts on
+        /// each of them, what a leader sends counts there.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct NodeCounters {
+            $($(#[doc = $text])+ pub $field: u64,)*
+        }
+
+        /// All of them as Prometheus has them, in order. The help is the field's own text.
+        pub(crate) const METRICS: &[Metric] = &[
+            $(Metric {
+                name: metric_name!($kind $field),
+                kind: stringify!($kind),
+                help: concat!($($text),+),
+                value: |counters| counters.$field,
+            },)*
+        ];
+    };
+}
+
+/// A number of [`NodeCounters`] as Prometheus has it.
+pub(crate) struct Metric {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// `counter`: it only grows in the life of a node. `gauge`: how it stands, or a maximum.
+    pub(crate) kind: &'static str,
+    /// What it means.
+    pub(crate) help: &'static str,
+    /// Which it is.
+    pub(crate) value: fn(&NodeCounters) -> u64,
+}
+
+node_counters! {
     /// Shards, each of which has a thread.
-    pub shards: u64,
-    /// Turns that they have taken.
-    pub turns: u64,
+    gauge shards;
+    /// Turns that shards have taken.
+    counter turns;
 
     /// Produces admitted: what clients sent for one partition, not refused and no duplicate.
-    pub produces: u64,
-    /// Batches in them.
-    pub produced_batches: u64,
-    /// Records in those, as their headers say.
-    pub produced_records: u64,
-    /// Their bytes, as they lie on the disk.
-    pub produced_bytes: u64,
+    counter produces;
+    /// Record batches in admitted produces.
+    counter produced_batches;
+    /// Records in admitted produces, as their batches' headers say.
+    counter produced_records;
+    /// Bytes of the batches in admitted produces, as they lie on the disk.
+    counter produced_bytes;
     /// Fetches of one partition that were given batches.
-    pub fetches: u64,
-    /// Offsets that those batches span: their records, and in compacted topics the gaps.
-    pub fetched_records: u64,
-    /// Their bytes, as they lie on the disk.
-    pub fetched_bytes: u64,
+    counter fetches;
+    /// Offsets that fetched batches span: their records, and in compacted topics the gaps.
+    counter fetched_records;
+    /// Bytes of fetched batches, as they lie on the disk.
+    counter fetched_bytes;
 
     /// Replicas that take part.
-    pub replicas: u64,
-    /// Those of them that lead.
-    pub leaders: u64,
+    gauge replicas;
+    /// Replicas that lead.
+    gauge leaders;
     /// Elections begun by replicas here.
-    pub elections: u64,
+    counter elections;
     /// Leaderships begun by replicas here.
-    pub leaderships: u64,
+    counter leaderships;
     /// Appends with entries sent to followers, one per group, follower and batch of entries; a
     /// frame carries those of several groups.
-    pub appends_sent: u64,
-    /// Entries in them, counted for each follower. By `appends_sent`: the mean.
-    pub append_entries_sent: u64,
+    counter appends_sent;
+    /// Entries in appends, counted for each follower. Divided by the appends sent: the mean.
+    counter append_entries_sent;
     /// The most entries that one append carried.
-    pub entries_per_append_max: u64,
+    gauge entries_per_append_max;
     /// Appends with entries that are on their way to followers now, over all groups.
-    pub appends_in_flight: u64,
-    /// The most that one group had on their way to one follower at once, not yet known to be
-    /// synced there.
-    pub appends_in_flight_max: u64,
+    gauge appends_in_flight;
+    /// The most appends that one group had on their way to one follower at once, not yet known
+    /// to be synced there.
+    gauge appends_in_flight_max;
 
     /// Synced writes of log files.
-    pub log_writes: u64,
-    /// Bytes in them, padding and rewritten blocks included.
-    pub log_written_bytes: u64,
-    /// Entries in them. By `log_writes`: the mean per synced write.
-    pub log_written_entries: u64,
+    counter log_writes;
+    /// Bytes in synced writes of log files, padding and rewritten blocks included.
+    counter log_written_bytes;
+    /// Entries in synced writes of log files. Divided by the writes: the mean per write.
+    counter log_written_entries;
     /// The most entries that one synced write held.
-    pub entries_per_write_max: u64,
+    gauge entries_per_write_max;
     /// The most writes of log files that one shard had in flight at once.
-    pub writes_in_flight_max: u64,
+    gauge writes_in_flight_max;
     /// Writes of the hard-state journal.
-    pub journal_writes: u64,
+    counter journal_writes;
     /// Reads of entries that were answered from memory.
-    pub cache_hits: u64,
+    counter cache_hits;
     /// Reads of entries that had to go to a file.
-    pub cache_misses: u64,
+    counter cache_misses;
     /// Bytes of entries served from memory.
-    pub cache_bytes: u64,
+    counter cache_bytes;
     /// Bytes of entries served from mappings of sealed files.
-    pub mapped_bytes: u64,
+    counter mapped_bytes;
     /// Bytes of entries served by direct reads.
-    pub direct_bytes: u64,
+    counter direct_bytes;
     /// Log files begun.
-    pub files_begun: u64,
+    counter files_begun;
     /// Log files sealed.
-    pub files_sealed: u64,
+    counter files_sealed;
     /// Log files unlinked.
-    pub files_unlinked: u64,
+    counter files_unlinked;
 
     /// Operations submitted to the storage.
-    pub storage_submitted: u64,
-    /// Operations of it completed, failed ones among them.
-    pub storage_completed: u64,
-    /// Operations of it that failed.
-    pub storage_failed: u64,
-    /// Bytes that it has written.
-    pub storage_written_bytes: u64,
-    /// Bytes that it has read; what is read from mappings is not among them.
-    pub storage_read_bytes: u64,
+    counter storage_submitted;
+    /// Operations that the storage has completed, failed ones among them.
+    counter storage_completed;
+    /// Operations of the storage that failed.
+    counter storage_failed;
+    /// Bytes that the storage has written.
+    counter storage_written_bytes;
+    /// Bytes that the storage has read; what is read from mappings is not among them.
+    counter storage_read_bytes;
     /// System calls that handed operations to io_uring; 0 with the portable storage.
-    pub ring_submissions: u64,
+    counter ring_submissions;
     /// Completions that came out of io_uring; 0 with the portable storage.
-    pub ring_completions: u64,
+    counter ring_completions;
 
     /// Sessions with peers that came up.
-    pub peer_sessions: u64,
+    counter peer_sessions;
     /// Connections and handshakes of peers that were refused.
-    pub peer_refusals: u64,
+    counter peer_refusals;
     /// Frames taken into the outboxes to peers.
-    pub peer_frames_sent: u64,
-    /// Their bytes.
-    pub peer_sent_bytes: u64,
+    counter peer_frames_sent;
+    /// Bytes of frames sent to peers.
+    counter peer_sent_bytes;
     /// Frames received from peers.
-    pub peer_frames_received: u64,
-    /// Their bytes.
-    pub peer_received_bytes: u64,
+    counter peer_frames_received;
+    /// Bytes of frames received from peers.
+    counter peer_received_bytes;
     /// Frames to peers that were dropped because an outbox was full.
-    pub peer_outbox_full: u64,
+    counter peer_outbox_full;
     /// Frames of peers that failed a check, dropped whole.
-    pub frames_refused: u64,
+    counter frames_refused;
     /// Sections of frames about groups that are not here, or in a session that is over.
-    pub sections_ignored: u64,
+    counter sections_ignored;
 
     /// Alarms raised: damage found on the disk.
-    pub alarms: u64,
+    counter alarms;
     /// Groups of whose entries some are damaged.
-    pub quarantined: u64,
+    gauge quarantined;
     /// Replicas that have contradicted their leader or themselves, and take part no more.
-    pub frozen: u64,
+    gauge frozen;
 
     /// Clients' connections that are open.
-    pub connections: u64,
+    gauge connections;
     /// Bytes of the memory budget in use.
-    pub memory_used_bytes: u64,
+    gauge memory_used_bytes;
     /// Bytes of the memory budget.
-    pub memory_limit_bytes: u64,
+    gauge memory_limit_bytes;
 }
 
 impl NodeCounters {
+    /// Asks every shard of a node.
+    ///
+    /// # Errors
+    /// If one of them has ended.
+    pub(crate) async fn gather(common: &Common) -> Result<Self, Closed> {
+        let mut counters = Self::of(common);
+        for mailbox in &common.mailboxes {
+            let (reply, answer) = oneshot::channel();
+            mailbox.deliver(Mail::Count { reply }).await?;
+            let report = answer.await.map_err(|_| Closed)?;
+            counters.add(&report);
+        }
+        Ok(counters)
+    }
+
     /// What all threads have in common; what they count for themselves is still to be added.
-    pub(crate) fn of(common: &Common) -> Self {
+    fn of(common: &Common) -> Self {
         let budget = common.pool.budget();
         Self {
             connections: count(common.admission.connections()),
@@ -147,7 +206,7 @@ impl NodeCounters {
     }
 
     /// Adds what a thread has told.
-    pub(crate) fn add(&mut self, report: &ThreadReport) {
+    fn add(&mut self, report: &ThreadReport) {
         self.shards += 1;
         self.add_shard(report.shard.shard);
         self.add_gauges(report.shard.gauges);

@@ -31,6 +31,7 @@ mod clients;
 pub mod config;
 mod counters;
 mod mailbox;
+mod metrics;
 mod node;
 pub mod offline;
 mod peers;

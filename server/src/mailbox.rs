@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use highwater_engine::{GroupId, Input, Lane, NodeId, Op, OpResult, Session, ShardReport, Ticket};
 use highwater_net::peer::PeerCounters;
@@ -122,6 +123,25 @@ pub(crate) enum NotTaken {
     Closed,
 }
 
+/// The thread has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Closed;
+
+/// How often a full mailbox is tried again.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// Waits without a runtime's timer, since none may be there. For what is rare, as that a mailbox
+/// is full: it takes a thread.
+pub(crate) async fn pause(time: Duration) {
+    let (done, waited) = oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        std::thread::sleep(time);
+        drop(done);
+    });
+    // It ends by the sender's end.
+    let _ = waited.await;
+}
+
 impl Mailbox {
     pub(crate) fn new() -> Self {
         Self {
@@ -145,6 +165,18 @@ impl Mailbox {
         drop(queue);
         self.wake();
         Ok(())
+    }
+
+    /// Puts mail at the end, once there is room.
+    pub(crate) async fn deliver(&self, mut mail: Mail) -> Result<(), Closed> {
+        loop {
+            match self.send(mail) {
+                Ok(()) => return Ok(()),
+                Err(NotTaken::Closed) => return Err(Closed),
+                Err(NotTaken::Full(back)) => mail = *back,
+            }
+            pause(RETRY).await;
+        }
     }
 
     /// Takes up to `most` pieces of mail.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use highwater_engine::{
     Batch, Fetch, Fetched, GroupId, Op, OpError, Outcome, Produce, ReadFrom, ReplicaStatus,
@@ -21,15 +21,13 @@ use tokio::sync::oneshot;
 
 use crate::config::Config;
 use crate::counters::NodeCounters;
-use crate::mailbox::{Mail, NotTaken};
+use crate::mailbox::{Closed, Mail};
+use crate::metrics::exposition;
 use crate::start::{Common, Running, StartError, start};
 use crate::thread::Ended;
 
 /// A batch that [`Node::append`] builds is no larger, in bytes.
 const BATCH_BYTES_MAX: usize = 1 << 20;
-
-/// How often a full mailbox is tried again.
-const MAIL_RETRY: Duration = Duration::from_millis(1);
 
 /// A node of a Highwater cluster, in this process.
 ///
@@ -172,6 +170,12 @@ impl Node {
         self.owner.common.kafka
     }
 
+    /// Where its metrics are served, in Prometheus' text format over HTTP.
+    #[must_use]
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.owner.common.metrics
+    }
+
     /// Appends records to a partition that this node leads, as one batch, and ends when they are
     /// on disk on a quorum. Gives the first one's offset; the others follow it.
     ///
@@ -253,14 +257,17 @@ impl Node {
     /// # Errors
     /// [`NodeError::Failed`] once the node has stopped.
     pub async fn counters(&self) -> Result<NodeCounters, NodeError> {
-        let mut counters = NodeCounters::of(&self.owner.common);
-        for shard in 0..self.owner.common.mailboxes.len() {
-            let (reply, answer) = oneshot::channel();
-            self.send(shard, Mail::Count { reply }).await?;
-            let report = answer.await.map_err(|_| self.owner.gone())?;
-            counters.add(&report);
-        }
-        Ok(counters)
+        let gathered = NodeCounters::gather(&self.owner.common).await;
+        gathered.map_err(|Closed| self.owner.gone())
+    }
+
+    /// [`counters`](Node::counters) in Prometheus' text format, each labelled with the node's id:
+    /// what a scrape of `listen.metrics` gives.
+    ///
+    /// # Errors
+    /// [`NodeError::Failed`] once the node has stopped.
+    pub async fn metrics(&self) -> Result<String, NodeError> {
+        Ok(exposition(self.id(), &self.counters().await?))
     }
 
     /// Stops: leadership is handed over first, for a few seconds at most. Blocks until all
@@ -336,26 +343,10 @@ impl Node {
         usize::from(ShardId::of_group(group, shards).0)
     }
 
-    async fn send(&self, shard: usize, mut mail: Mail) -> Result<(), NodeError> {
-        loop {
-            match self.owner.common.mailboxes[shard].send(mail) {
-                Ok(()) => return Ok(()),
-                Err(NotTaken::Closed) => return Err(self.owner.gone()),
-                Err(NotTaken::Full(back)) => mail = *back,
-            }
-            pause(MAIL_RETRY).await;
-        }
+    async fn send(&self, shard: usize, mail: Mail) -> Result<(), NodeError> {
+        let delivered = self.owner.common.mailboxes[shard].deliver(mail).await;
+        delivered.map_err(|Closed| self.owner.gone())
     }
-}
-
-/// Waits without a runtime's timer, since none may be there. Rare: a mailbox of 64 Ki is full.
-async fn pause(time: Duration) {
-    let (done, waited) = oneshot::channel::<()>();
-    std::thread::spawn(move || {
-        std::thread::sleep(time);
-        drop(done);
-    });
-    let _ = waited.await;
 }
 
 /// Cancels an operation whose future is dropped.

@@ -37,6 +37,7 @@ use tokio::task::LocalSet;
 use crate::clients::Terms;
 use crate::config::{Config, ConfigError, StorageChoice};
 use crate::mailbox::{Mail, Mailbox};
+use crate::metrics;
 use crate::peers::Peers;
 use crate::thread::{Clock, Ended, Parts, Thread};
 
@@ -130,6 +131,7 @@ pub(crate) struct Common {
     pub(crate) mailboxes: Vec<Mailbox>,
     pub(crate) clock: Clock,
     pub(crate) kafka: SocketAddr,
+    pub(crate) metrics: SocketAddr,
     pub(crate) seed: u64,
 }
 
@@ -146,6 +148,8 @@ pub(crate) fn start(config: Config) -> Result<Running, StartError> {
     let shards = config.shard_count(cores);
     let sockets = bind_all(config.listen.kafka, shards)?;
     let kafka = local_address(&sockets[0], config.listen.kafka)?;
+    let scrapes = bind(config.listen.metrics, false)?;
+    let metrics = local_address(&scrapes, config.listen.metrics)?;
     let budget = usize::try_from(config.limits.memory_bytes).unwrap_or(usize::MAX);
     let data = open_directory(&config)?;
     let pool = BufferPool::new(Budget::new(budget), data.alignment());
@@ -166,11 +170,14 @@ pub(crate) fn start(config: Config) -> Result<Running, StartError> {
         data,
         pool,
         kafka,
+        metrics,
     });
     let mut threads = Vec::new();
-    for (number, socket) in sockets.into_iter().enumerate() {
+    let mut scrapes = Some(scrapes);
+    for (number, clients) in sockets.into_iter().enumerate() {
         let shard = ShardId(u16::try_from(number).expect("shards are counted in u16"));
-        match spawn(&common, shard, socket) {
+        let metrics = scrapes.take();
+        match spawn(&common, shard, Sockets { clients, metrics }) {
             Ok(thread) => threads.push(thread),
             Err(error) => {
                 stop_all(&common, threads);
@@ -191,20 +198,29 @@ fn stop_all(common: &Common, threads: Vec<JoinHandle<Ended>>) {
     }
 }
 
+/// The sockets of one shard.
+struct Sockets {
+    /// Kafka's clients over TCP.
+    clients: TcpListener,
+    /// Whoever scrapes metrics, on shard 0.
+    metrics: Option<TcpListener>,
+}
+
 fn bind_all(address: SocketAddr, shards: u16) -> Result<Vec<TcpListener>, StartError> {
     let shared = shards > 1;
-    let bind = |address| {
-        bind_tcp(address, shared).map_err(|source| StartError::Listen { address, source })
-    };
     // Shared ports hide that another process has them: the first socket does not share.
-    drop(bind_tcp(address, false).map_err(|source| StartError::Listen { address, source })?);
-    let first = bind(address)?;
+    drop(bind(address, false)?);
+    let first = bind(address, shared)?;
     let address = local_address(&first, address)?;
     let mut sockets = vec![first];
     for _ in 1..shards {
-        sockets.push(bind(address)?);
+        sockets.push(bind(address, shared)?);
     }
     Ok(sockets)
+}
+
+fn bind(address: SocketAddr, shared: bool) -> Result<TcpListener, StartError> {
+    bind_tcp(address, shared).map_err(|source| StartError::Listen { address, source })
 }
 
 fn local_address(socket: &TcpListener, address: SocketAddr) -> Result<SocketAddr, StartError> {
@@ -269,13 +285,13 @@ fn incarnation(text: &str) -> Result<Incarnation, StartError> {
 fn spawn(
     common: &Arc<Common>,
     shard: ShardId,
-    socket: TcpListener,
+    sockets: Sockets,
 ) -> Result<JoinHandle<Ended>, StartError> {
     let (ready, started) = mpsc::channel();
     let common = common.clone();
     let thread = std::thread::Builder::new()
         .name(format!("shard-{}", shard.0))
-        .spawn(move || run(&common, shard, socket, &ready))
+        .spawn(move || run(&common, shard, sockets, &ready))
         .map_err(|error| StartError::System(format!("cannot start a thread: {error}")))?;
     match started.recv() {
         Ok(Ok(())) => Ok(thread),
@@ -296,7 +312,7 @@ fn spawn(
 fn run(
     common: &Arc<Common>,
     shard: ShardId,
-    socket: TcpListener,
+    sockets: Sockets,
     ready: &mpsc::Sender<Result<(), StartError>>,
 ) -> Ended {
     let runtime = match runtime::Builder::new_current_thread().enable_all().build() {
@@ -308,11 +324,12 @@ fn run(
     };
     let tasks = LocalSet::new();
     let ended = tasks.block_on(&runtime, async {
-        let opened = open_shard(common, shard, socket);
+        let opened = open_shard(common, shard, sockets);
         let Opened {
             thread,
             acceptor,
             listener,
+            scrapes,
             disk,
         } = match opened {
             Ok(opened) => opened,
@@ -326,6 +343,12 @@ fn run(
             accepting.push(tokio::task::spawn_local(
                 thread.clone().accept_quic(listener),
             ));
+        }
+        if let Some(scrapes) = scrapes {
+            accepting.push(tokio::task::spawn_local(metrics::serve(
+                scrapes,
+                common.clone(),
+            )));
         }
         let _ = ready.send(Ok(()));
         let ended = thread.clone().drive(disk).await;
@@ -345,15 +368,13 @@ struct Opened {
     acceptor: TcpAcceptor,
     /// Clients over QUIC, on shard 0.
     listener: Option<QuicListener>,
+    /// Whoever scrapes metrics, on shard 0.
+    scrapes: Option<tokio::net::TcpListener>,
     /// Readable when the disk has completed something.
     disk: OwnedFd,
 }
 
-fn open_shard(
-    common: &Arc<Common>,
-    id: ShardId,
-    socket: TcpListener,
-) -> Result<Opened, StartError> {
+fn open_shard(common: &Arc<Common>, id: ShardId, sockets: Sockets) -> Result<Opened, StartError> {
     let config = &common.config;
     let (storage, why_not) = open_storage(common)?;
     if id.0 == 0 {
@@ -381,10 +402,10 @@ fn open_shard(
         0 => (Some(open_peers(common)?), Some(open_quic(common)?)),
         _ => (None, None),
     };
-    let acceptor = TcpAcceptor::new(socket).map_err(|source| StartError::Listen {
-        address: common.kafka,
-        source,
-    })?;
+    let refused = |address| move |source| StartError::Listen { address, source };
+    let acceptor = TcpAcceptor::new(sockets.clients).map_err(refused(common.kafka))?;
+    let scrapes = sockets.metrics.map(tokio::net::TcpListener::from_std);
+    let scrapes = scrapes.transpose().map_err(refused(common.metrics))?;
     let thread = Thread::new(Parts {
         id,
         clock: common.clock,
@@ -405,6 +426,7 @@ fn open_shard(
         thread,
         acceptor,
         listener,
+        scrapes,
         disk,
     })
 }

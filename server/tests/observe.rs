@@ -2,16 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::time::{Duration, Instant};
 
 use highwater::config::{Config, Layers};
 use highwater::setup::{CONFIG_FILE, ClusterPlan, make_cluster};
-use highwater::{NewRecord, Node, NodeError, Offset, TopicName, TopicPartition};
-use highwater_protocol::ErrorCode;
+use highwater::{NewRecord, Node, NodeError, Offset, StartError, TopicPartition};
 use tempfile::TempDir;
-
-/// How long a new partition may take until somebody leads it.
-const PATIENCE: Duration = Duration::from_secs(60);
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 /// A cluster of one node, in a folder that goes with it.
 struct OneNode {
@@ -34,37 +31,17 @@ impl OneNode {
         }
     }
 
-    /// Creates a topic once the node is registered: there is no node to place it on before.
+    /// Creates a topic of one partition, and waits until it is led.
     async fn create(&self, topic: &str) -> TopicPartition {
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            match self.node.create_topic(topic, 1, &[]).await {
-                Ok(()) => break,
-                Err(NodeError::Refused { code, .. })
-                    if code == ErrorCode::InvalidReplicationFactor && Instant::now() < give_up => {}
-                Err(error) => panic!("{error}"),
-            }
-            tokio::task::yield_now().await;
-        }
-        TopicPartition {
-            topic: TopicName::new(topic).unwrap(),
-            partition: 0,
-        }
+        self.node.ensure_topic(topic, 1, &[]).await.unwrap();
+        let partition = TopicPartition::new(topic, 0).unwrap();
+        self.node.leader(&partition).await.unwrap();
+        partition
     }
 
-    /// Appends once the partition is there and led.
     async fn append(&self, partition: &TopicPartition, values: &[&str]) {
-        let give_up = Instant::now() + PATIENCE;
         let records: Vec<NewRecord> = values.iter().map(|value| record(value)).collect();
-        loop {
-            match self.node.append(partition, &records).await {
-                Ok(_) => return,
-                Err(NodeError::NotFound(_) | NodeError::NotLeader { .. })
-                    if Instant::now() < give_up => {}
-                Err(error) => panic!("{error}"),
-            }
-            tokio::task::yield_now().await;
-        }
+        self.node.append(partition, &records).await.unwrap();
     }
 }
 
@@ -130,4 +107,58 @@ async fn a_node_that_has_stopped_tells_nothing() {
     running.node.abort().unwrap();
     let refused = running.node.counters().await;
     assert!(matches!(refused, Err(NodeError::Failed(_))), "{refused:?}");
+}
+
+/// What an HTTP server answers, status line, headers and body.
+async fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn metrics_are_scraped_and_are_the_nodes_own() {
+    let running = OneNode::start(2);
+    let partition = running.create("scraped").await;
+    running.append(&partition, &["a", "b"]).await;
+    let node = &running.node;
+    let answer = get(node.metrics_address(), "/metrics").await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+    assert!(answer.contains("# TYPE highwater_produced_records_total counter\n"));
+    assert!(answer.contains("\nhighwater_produced_records_total{node=\"0\"} 2\n"));
+    assert!(answer.contains("\nhighwater_shards{node=\"0\"} 2\n"));
+    let own = node.metrics().await.unwrap();
+    assert!(own.contains("\nhighwater_produced_records_total{node=\"0\"} 2\n"));
+}
+
+#[tokio::test]
+async fn nothing_else_is_served_beside_the_metrics() {
+    let running = OneNode::start(1);
+    let address = running.node.metrics_address();
+    let answer = get(address, "/").await;
+    assert!(answer.starts_with("HTTP/1.1 404 Not Found\r\n"), "{answer}");
+    running.node.stop().unwrap();
+    assert!(TcpStream::connect(address).await.is_err(), "it has ended");
+}
+
+#[test]
+fn a_busy_metrics_port_is_named() {
+    let folder = TempDir::new().unwrap();
+    let plan = ClusterPlan {
+        nodes: 1,
+        ..ClusterPlan::default()
+    };
+    let nodes = make_cluster(folder.path(), &plan).unwrap();
+    let busy = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let mut config = config(&nodes[0].join(CONFIG_FILE), 1);
+    config.listen.metrics = busy.local_addr().unwrap();
+    let refused = Node::start(config).unwrap_err();
+    assert!(
+        matches!(&refused, StartError::Listen { address, .. } if *address == busy.local_addr().unwrap()),
+        "{refused}"
+    );
 }

@@ -54,14 +54,13 @@ impl Arguments {
         let configs = self.configs(&folders)?;
         let ca = self.dir.join(CA_FILE);
         interrupt::run(|interrupt| async move {
-            nodes::serve_metrics(configs[0].listen.metrics)?;
-            let metrics = configs[0].listen.metrics;
             let started: Vec<_> = configs
                 .into_iter()
                 .map(nodes::start)
                 .collect::<Result<_, _>>()?;
             let addresses = started.iter().map(|node| node.kafka_address().to_string());
             let bootstrap = addresses.collect::<Vec<_>>().join(",");
+            let metrics: Vec<_> = started.iter().map(Node::metrics_address).collect();
             printer.line(
                 || greeting(&bootstrap, &ca),
                 || json!({ "event": "ready", "bootstrap": bootstrap, "ca": ca, "metrics": metrics }),

@@ -35,11 +35,9 @@ impl Arguments {
         nodes::log_to_stderr("info");
         let config = self.sources.effective()?;
         must_be_there(&config.node.data_dir)?;
-        let metrics = config.listen.metrics;
         interrupt::run(|interrupt| async move {
-            nodes::serve_metrics(metrics)?;
             let node = nodes::start(config)?;
-            let (id, kafka) = (node.id(), node.kafka_address());
+            let (id, kafka, metrics) = (node.id(), node.kafka_address(), node.metrics_address());
             printer.line(
                 || {
                     format!(

@@ -13,8 +13,8 @@ use highwater_protocol::{Call, ErrorCode, LENGTH_BYTES, RequestHeader};
 use highwater_record::{Buffer, Offset, TopicName, TopicPartition};
 use tokio::sync::oneshot;
 
-use super::{Node, NodeError, pause};
-use crate::mailbox::{Located, Mail};
+use super::{Node, NodeError};
+use crate::mailbox::{Located, Mail, pause};
 
 /// How long one attempt to create a topic may take.
 const CREATE_TIMEOUT_MS: i32 = 30_000;

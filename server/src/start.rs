@@ -590,6 +590,8 @@ fn kafka_config(common: &Common, shard: ShardId) -> KafkaConfig {
         },
         shard,
         cluster_id: identity.cluster.to_string(),
+        listener: common.kafka.to_string(),
+        metrics_listener: common.metrics.to_string(),
         auto_create: config.topics.auto_create,
         defaults: ClusterDefaults {
             partitions: config.topics.default_partitions,

@@ -12,6 +12,10 @@ pub struct KafkaConfig {
     pub shard: ShardId,
     /// The cluster's id, as clients see it.
     pub cluster_id: String,
+    /// Address and port that the node listens on for clients.
+    pub listener: String,
+    /// Address and port of its metrics, loopback.
+    pub metrics_listener: String,
     /// Whether a client that asks for a topic's metadata creates it.
     pub auto_create: bool,
     /// What topics get where their creator leaves it open.

@@ -125,7 +125,17 @@ struct BrokerConfig {
 
 fn broker_configs(view: &View) -> Vec<BrokerConfig> {
     let config = &view.config;
+    let advertised = config.registration.listeners.iter();
+    let advertised: Vec<String> = advertised
+        .map(|listener| plaintext(&format!("{}:{}", listener.host, listener.port)))
+        .collect();
     vec![
+        BrokerConfig {
+            name: "advertised.listeners",
+            value: advertised.join(","),
+            kind: ConfigType::List,
+            doc: "Where clients are told to turn to.",
+        },
         BrokerConfig {
             name: "auto.create.topics.enable",
             value: config.auto_create.to_string(),
@@ -146,12 +156,37 @@ fn broker_configs(view: &View) -> Vec<BrokerConfig> {
                   there are nodes, if they are fewer.",
         },
         BrokerConfig {
+            name: "listeners",
+            value: plaintext(&config.listener),
+            kind: ConfigType::List,
+            doc: "What the node listens on for clients, over TCP; over QUIC on the same port of \
+                  UDP.",
+        },
+        BrokerConfig {
+            name: "metrics.listener",
+            value: config.metrics_listener.clone(),
+            kind: ConfigType::String,
+            doc: "Address and port of the node's metrics in Prometheus' text format, over HTTP; \
+                  reachable on the node's own machine only. No config of Kafka's.",
+        },
+        BrokerConfig {
+            name: "node.id",
+            value: config.registration.node.0.to_string(),
+            kind: ConfigType::Int,
+            doc: "The node's number.",
+        },
+        BrokerConfig {
             name: "num.partitions",
             value: config.defaults.partitions.to_string(),
             kind: ConfigType::Int,
             doc: "Partitions of a topic unless its creator says otherwise.",
         },
     ]
+}
+
+/// A listener as Kafka's configs write it.
+fn plaintext(address: &str) -> String {
+    format!("PLAINTEXT://{address}")
 }
 
 impl BrokerConfig {

@@ -158,6 +158,8 @@ impl Nodes {
                 registration: registration.clone(),
                 shard: ShardId(shard),
                 cluster_id: "nodes".to_owned(),
+                listener: "127.0.0.1:9092".to_owned(),
+                metrics_listener: "127.0.0.1:9292".to_owned(),
                 auto_create: shape.auto_create,
                 defaults: ClusterDefaults {
                     partitions: 4,

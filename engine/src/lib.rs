@@ -30,7 +30,7 @@ pub use io::{ConnId, Input, LeaderHint, Now, Output, ShardId, ShardMessage, Tick
 pub use ops::{
     Asked, Batch, CONTROLLER, CommittedEntry, CommittedKind, Fetch, Fetched, GroupCommand,
     GroupConfig, GroupId, GroupSpec, OffsetSpec, Op, OpError, OpId, OpQueue, OpResult, Outcome,
-    Produce, ReadFrom, ReplicaStatus,
+    Produce, Quorum, QuorumReplica, ReadFrom, ReplicaStatus,
 };
 pub use producer_state::{
     PRODUCER_BATCHES_MAX, PRODUCER_EXPIRATION_SECONDS, PRODUCER_SNAPSHOT_VERSION,

@@ -89,6 +89,9 @@ pub enum Op {
     },
     /// Tell how the replica stands. Answered by [`Outcome::Status`].
     Status,
+    /// Tell how far each replica is, as the leader knows. Answered by [`Outcome::Quorum`]; it
+    /// wakes no group that has never had a leader.
+    Quorum,
 }
 
 /// Record batches to append, in order, as one unit: all of them or none.
@@ -213,6 +216,8 @@ pub enum Outcome {
     },
     /// How the replica stands.
     Status(ReplicaStatus),
+    /// How far each replica is.
+    Quorum(Quorum),
 }
 
 /// What a fetch found.
@@ -275,6 +280,30 @@ pub struct ReplicaStatus {
     pub commit_index: LogIndex,
     /// The last index.
     pub last_index: LogIndex,
+}
+
+/// How far the replicas of a group are, as its leader knows. For the controller's group an entry
+/// counts as an offset, since its entries have none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quorum {
+    /// The leader: whoever answers.
+    pub leader: NodeId,
+    /// Its term.
+    pub leader_epoch: LeaderEpoch,
+    /// The offset behind the last committed record.
+    pub high_watermark: Offset,
+    /// Those whose votes count, in the order of their placement.
+    pub voters: Vec<QuorumReplica>,
+}
+
+/// How far a replica is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuorumReplica {
+    /// Which.
+    pub node: NodeId,
+    /// The leader's own log end offset; of another replica the offset behind what it has synced,
+    /// never more than that, or `None` if it has said nothing since its link came up.
+    pub log_end_offset: Option<Offset>,
 }
 
 /// Why an operation failed, and whether it may have happened all the same.

@@ -70,6 +70,13 @@ pub(crate) fn epoch(term: consensus::Term) -> LeaderEpoch {
     LeaderEpoch::new(term.get()).expect("terms and leader epochs have the same bound")
 }
 
+/// The controller's entries are control entries, which take no offsets. For those who want to see
+/// how far each replica is, an entry counts as an offset, as in Kafka's own metadata log: indexes
+/// begin at 1 and include their entry, so the end offset has the same number.
+pub(crate) fn controller_offset(index: consensus::LogIndex) -> Offset {
+    Offset(index.0)
+}
+
 /// What the log needs to know of a group's configuration.
 pub(crate) fn group_config(config: &crate::ops::GroupConfig) -> log::GroupConfig {
     log::GroupConfig {
@@ -299,6 +306,17 @@ impl Positions {
     pub(crate) fn end_offset(&self) -> Offset {
         self.end_offset
     }
+
+    /// The offset behind the entry at `index`; `None` for those before the last committed one,
+    /// whose places only the log knows.
+    pub(crate) fn end_of(&self, index: consensus::LogIndex) -> Option<Offset> {
+        if index < self.committed {
+            return None;
+        }
+        let before = self.ends.partition_point(|end| end.index <= index);
+        let last = before.checked_sub(1).map(|at| self.ends[at].end_offset);
+        Some(last.unwrap_or(self.high_watermark))
+    }
 }
 
 #[cfg(test)]
@@ -398,5 +416,19 @@ mod tests {
             let read = Control::read(&Buffer::from(hostile.to_vec()));
             assert_eq!(read, None, "{hostile:?}");
         }
+    }
+
+    #[test]
+    fn an_end_is_known_from_the_last_committed_entry_on() {
+        let mut positions = Positions::new(at(0), Offset(0));
+        for (index, base, span) in [(1, 0, 0), (2, 0, 3), (3, 3, 2), (4, 5, 1)] {
+            positions.append(&entry(index, base, span));
+        }
+        assert_eq!(positions.end_of(at(0)), Some(Offset(0)));
+        assert_eq!(positions.end_of(at(2)), Some(Offset(3)));
+        positions.commit(at(3));
+        assert_eq!(positions.end_of(at(2)), None, "only the log knows");
+        assert_eq!(positions.end_of(at(3)), Some(Offset(5)));
+        assert_eq!(positions.end_of(at(4)), Some(Offset(6)));
     }
 }

@@ -191,6 +191,31 @@ fn sealed_files_are_read_from_mappings_if_asked_for() {
 }
 
 #[test]
+fn an_index_has_its_offset_in_memory_and_the_nearest_points_behind_it() {
+    let (disk, mut node) = new_node();
+    for _ in 0..60 {
+        node.append_sized(GROUP, 1, 10_000);
+        node.settle();
+    }
+    let exact: Vec<Offset> = (node.read_all(GROUP).iter())
+        .map(|entry| entry.base_offset)
+        .collect();
+    let end = node.store.end(GROUP).unwrap().offset;
+    let at = |node: &common::Node, index| node.store.offset_of_index(GROUP, index).unwrap();
+    assert_eq!(at(&node, LogIndex(60)), exact[59], "in the tail cache");
+    assert_eq!(at(&node, LogIndex(61)), end, "behind the log");
+    node.commit_and_seal(GROUP);
+    drop(node);
+    let (node, _) = open_disk(&disk);
+    for (index, exact) in (1..).map(LogIndex).zip(exact) {
+        let told = at(&node, index);
+        let below = told.distance_to(exact);
+        let is_near = below.is_some_and(|below| below <= 20);
+        assert!(is_near, "{index:?}: {told:?} for {exact:?}");
+    }
+}
+
+#[test]
 fn retention_lets_go_of_the_oldest_files() {
     let (disk, mut node) = new_node();
     let config = GroupConfig {

@@ -28,6 +28,12 @@ pub use kafka_protocol::messages::describe_configs_request::DescribeConfigsResou
 pub use kafka_protocol::messages::describe_configs_response::{
     DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
 };
+pub use kafka_protocol::messages::describe_quorum_request::{
+    PartitionData as QuorumPartition, TopicData as QuorumTopic,
+};
+pub use kafka_protocol::messages::describe_quorum_response::{
+    PartitionData as QuorumPartitionResponse, ReplicaState, TopicData as QuorumTopicResponse,
+};
 pub use kafka_protocol::messages::find_coordinator_response::Coordinator;
 pub use kafka_protocol::messages::incremental_alter_configs_request::{
     AlterConfigsResource, AlterableConfig,
@@ -50,11 +56,12 @@ pub use kafka_protocol::messages::offset_for_leader_epoch_response::{
 pub use kafka_protocol::messages::{
     ApiVersionsRequest, ApiVersionsResponse, BrokerId, CreateTopicsRequest, CreateTopicsResponse,
     DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterRequest, DescribeClusterResponse,
-    DescribeConfigsRequest, DescribeConfigsResponse, FindCoordinatorRequest,
-    FindCoordinatorResponse, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
-    InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest, ListOffsetsResponse,
-    MetadataRequest, MetadataResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
-    ProducerId, TopicName, TransactionalId,
+    DescribeConfigsRequest, DescribeConfigsResponse, DescribeQuorumRequest, DescribeQuorumResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResponse, InitProducerIdRequest, InitProducerIdResponse,
+    ListOffsetsRequest, ListOffsetsResponse, MetadataRequest, MetadataResponse,
+    OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProducerId, TopicName,
+    TransactionalId,
 };
 pub use kafka_protocol::protocol::StrBytes;
 pub use uuid::Uuid;

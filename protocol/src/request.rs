@@ -203,6 +203,7 @@ generated_messages! {
     OffsetForLeaderEpoch(OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse);
     DescribeConfigs(DescribeConfigsRequest, DescribeConfigsResponse);
     IncrementalAlterConfigs(IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse);
+    DescribeQuorum(DescribeQuorumRequest, DescribeQuorumResponse);
     DescribeCluster(DescribeClusterRequest, DescribeClusterResponse);
 }
 

@@ -193,6 +193,7 @@ pub(crate) const fn request_fields(key: ApiKey) -> &'static [Field] {
         ApiKey::OffsetForLeaderEpoch => OFFSET_FOR_LEADER_EPOCH_REQUEST,
         ApiKey::DescribeConfigs => DESCRIBE_CONFIGS_REQUEST,
         ApiKey::IncrementalAlterConfigs => INCREMENTAL_ALTER_CONFIGS_REQUEST,
+        ApiKey::DescribeQuorum => DESCRIBE_QUORUM_REQUEST,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER_REQUEST,
     }
 }
@@ -211,6 +212,7 @@ pub(crate) const fn response_fields(key: ApiKey) -> &'static [Field] {
         ApiKey::OffsetForLeaderEpoch => OFFSET_FOR_LEADER_EPOCH_RESPONSE,
         ApiKey::DescribeConfigs => DESCRIBE_CONFIGS_RESPONSE,
         ApiKey::IncrementalAlterConfigs => INCREMENTAL_ALTER_CONFIGS_RESPONSE,
+        ApiKey::DescribeQuorum => DESCRIBE_QUORUM_RESPONSE,
         ApiKey::DescribeCluster => DESCRIBE_CLUSTER_RESPONSE,
     }
 }
@@ -268,6 +270,8 @@ const INCREMENTAL_ALTER_CONFIGS_REQUEST: &[Field] = &[
     structures(&[INT8, TEXT, structures(&[TEXT, INT8, TEXT])]),
     BOOL,
 ];
+
+const DESCRIBE_QUORUM_REQUEST: &[Field] = &[structures(&[TEXT, structures(&[INT32])])];
 
 const DESCRIBE_CLUSTER_REQUEST: &[Field] = &[BOOL, INT8.since(1)];
 
@@ -368,6 +372,24 @@ const DESCRIBE_CONFIGS_RESPONSE: &[Field] = &[
 
 const INCREMENTAL_ALTER_CONFIGS_RESPONSE: &[Field] =
     &[INT32, structures(&[INT16, TEXT, INT8, TEXT])];
+
+const QUORUM_REPLICA: &[Field] = &[INT32, INT64, INT64.since(1), INT64.since(1)];
+
+const DESCRIBE_QUORUM_RESPONSE: &[Field] = &[
+    INT16,
+    structures(&[
+        TEXT,
+        structures(&[
+            INT32,
+            INT16,
+            INT32,
+            INT32,
+            INT64,
+            structures(QUORUM_REPLICA),
+            structures(QUORUM_REPLICA),
+        ]),
+    ]),
+];
 
 const DESCRIBE_CLUSTER_RESPONSE: &[Field] = &[
     INT32,

@@ -58,6 +58,7 @@ api_keys! {
     OffsetForLeaderEpoch = 23;
     DescribeConfigs = 32;
     IncrementalAlterConfigs = 44;
+    DescribeQuorum = 55;
     DescribeCluster = 60;
 }
 
@@ -112,6 +113,7 @@ impl ApiKey {
     /// - Fetch ends at 12 and Produce at 9, before topic ids and before KIP-951 and KIP-890.
     /// - FindCoordinator is listed, and answered COORDINATOR_NOT_AVAILABLE until groups exist,
     ///   because librdkafka 2.0 takes it as the sign that the broker knows LZ4.
+    /// - DescribeQuorum ends at 1, before the directory ids of KIP-853.
     #[must_use]
     pub const fn versions(self) -> Versions {
         match self {
@@ -130,6 +132,7 @@ impl ApiKey {
             Self::OffsetForLeaderEpoch => versions(2, 4, 4),
             Self::DescribeConfigs => versions(1, 4, 4),
             Self::IncrementalAlterConfigs => versions(0, 1, 1),
+            Self::DescribeQuorum => versions(0, 1, 0),
             Self::DescribeCluster => versions(0, 1, 0),
         }
     }

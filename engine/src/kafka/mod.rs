@@ -13,6 +13,7 @@ mod handler;
 mod nodes;
 mod offsets;
 mod produce;
+mod quorum;
 mod service;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use highwater_protocol::{ErrorCode, Response};
 use highwater_record::{BatchHeader, BatchLimits, Compression, LeaderEpoch, Offset, RecordBatch};
 
 use super::errors::code_of;
-use super::handler::{Context, Handler, Join, Step};
+use super::handler::{Context, Directory, Handler, Join, Step};
 use crate::ops::{Fetch, GroupId, OffsetSpec, Op, OpResult, Outcome, ReadFrom};
 
 /// How long a question may take before it is answered with REQUEST_TIMED_OUT.
@@ -30,6 +30,16 @@ pub(crate) trait Question {
 
     /// The partitions in order, by topic and index, with what to ask; or why not to.
     fn partitions(&self) -> Vec<(&str, i32, Result<Op, ErrorCode>)>;
+
+    /// The group that is asked about a partition.
+    fn group(
+        &self,
+        directory: &dyn Directory,
+        topic: &str,
+        index: i32,
+    ) -> Result<GroupId, ErrorCode> {
+        directory.partition(topic, index).map(|found| found.group)
+    }
 
     /// The answer for a partition that cannot be asked or does not answer.
     fn refused(&self, index: i32, code: ErrorCode) -> Self::Part;
@@ -127,10 +137,9 @@ impl<Q: Question> Handler for QuestionHandler<Q> {
         for (topic, index, op) in self.question.partitions() {
             let place = self.parts.add();
             self.indexes.push(index);
-            let found = cx.directory.partition(topic, index);
-            match (found, op) {
-                (Ok(found), Ok(op)) => {
-                    let group = found.group;
+            let group = self.question.group(cx.directory, topic, index);
+            match (group, op) {
+                (Ok(group), Ok(op)) => {
                     cx.ask(place, group, op.clone());
                     let told = None;
                     self.asked.push(Some(Asked { group, op, told }));

@@ -21,6 +21,7 @@ use super::fetch::FetchHandler;
 use super::handler::{Asked, Context, Directory, Handler, Step};
 use super::offsets::{EpochEnds, ListOffsets, QuestionHandler};
 use super::produce::ProduceHandler;
+use super::quorum::Quorums;
 use crate::io::{ConnId, LeaderHint, Now};
 use crate::ops::{GroupId, OpId, OpQueue, OpResult};
 use crate::service::{Service, ServiceAddress, ServiceOutput};
@@ -161,6 +162,9 @@ fn route(version: i16, request: Request<Buffer>) -> Route {
         }
         Request::OffsetForLeaderEpoch(request) => {
             Route::Handler(Box::new(QuestionHandler::new(EpochEnds { request })))
+        }
+        Request::DescribeQuorum(request) => {
+            Route::Handler(Box::new(QuestionHandler::new(Quorums { request })))
         }
         Request::ApiVersions(request) => Route::Answer(api_versions(version, &request)),
         Request::FindCoordinator(request) => Route::Answer(no_coordinator(version, &request)),

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use highwater_consensus::{NodeId, ReadError, TransferError};
+use highwater_consensus::{LogIndex, NodeId, ReadError, TransferError};
 use highwater_log::storage::Storage;
 use highwater_record::{LeaderEpoch, Offset};
 
 use super::waiting::{Proposal, ReadPoint, WAITING_MAX};
 use super::{Env, Origin, Partition};
-use crate::ops::{OffsetSpec, Op, OpError, OpResult, Outcome, ReadFrom};
+use crate::ops::{
+    CONTROLLER, OffsetSpec, Op, OpError, OpResult, Outcome, Quorum, QuorumReplica, ReadFrom,
+};
 use crate::positions;
 
 /// How long an operation on a group that has never had a leader waits for one. An election on a
@@ -71,6 +73,7 @@ impl Partition {
             Op::Barrier => return self.read_point(env, origin, ReadPoint::Barrier),
             Op::Transfer { to } => self.transfer(env, to),
             Op::Status => Ok(Outcome::Status(self.status())),
+            Op::Quorum => self.quorum(env),
         };
         env.effects.done.push((origin, result));
     }
@@ -250,6 +253,44 @@ impl Partition {
         }
     }
 
+    fn quorum<S: Storage>(&self, env: &Env<'_, S>) -> OpResult {
+        if !self.is_leader() {
+            return Err(self.not_leader());
+        }
+        let high_watermark = match self.group {
+            CONTROLLER => positions::controller_offset(self.raft.commit_index()),
+            _ => self.positions.high_watermark(),
+        };
+        let replicas = self.spec.replicas.iter();
+        let voters = replicas.map(|&node| QuorumReplica {
+            node,
+            log_end_offset: self.synced_offset(env, node),
+        });
+        Ok(Outcome::Quorum(Quorum {
+            leader: self.raft.node(),
+            leader_epoch: positions::epoch(self.raft.term()),
+            high_watermark,
+            voters: voters.collect(),
+        }))
+    }
+
+    /// The offset behind what a replica is known to have synced; of this one, which leads, behind
+    /// its last entry.
+    fn synced_offset<S: Storage>(&self, env: &Env<'_, S>, node: NodeId) -> Option<Offset> {
+        let index = match self.raft.match_index(node) {
+            None => self.raft.last().index,
+            Some(LogIndex::ZERO) => return None,
+            Some(matched) => matched,
+        };
+        if self.group == CONTROLLER {
+            return Some(positions::controller_offset(index));
+        }
+        self.positions.end_of(index).or_else(|| {
+            let next = positions::index_to_log(index.next());
+            env.store.offset_of_index(self.group, next).ok()
+        })
+    }
+
     /// The voter with the longest log, if there is another one at all.
     fn best_successor(&self) -> Option<NodeId> {
         let others = self.spec.replicas.iter().copied();
@@ -274,7 +315,7 @@ impl Partition {
 /// Whether only a leader can answer.
 fn wants_leader(op: &Op) -> bool {
     match op {
-        Op::Status | Op::ReadEntries { .. } | Op::WatchIndex { .. } => false,
+        Op::Status | Op::Quorum | Op::ReadEntries { .. } | Op::WatchIndex { .. } => false,
         Op::Fetch(fetch) => fetch.from == ReadFrom::Leader,
         _ => true,
     }

@@ -32,6 +32,11 @@ impl EntryCache {
         self.entries.push_back(entry);
     }
 
+    /// An entry, if it is held.
+    pub(crate) fn get(&self, index: LogIndex) -> Option<&Entry> {
+        self.entries.get(self.place(index)?)
+    }
+
     /// Lets an entry's bytes lie where they were written from.
     pub(crate) fn replace_body(&mut self, index: LogIndex, body: Buffer) {
         if let Some(at) = self.place(index) {

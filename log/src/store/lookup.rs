@@ -1,4 +1,4 @@
-//! Lookups by timestamp and by epoch.
+//! Lookups by timestamp, by epoch and by index.
 
 use highwater_record::Offset;
 
@@ -7,7 +7,7 @@ use crate::entry::EntryKind;
 use crate::error::ReadError;
 use crate::event::{Event, Lookup, TimestampOffset};
 use crate::group::Group;
-use crate::ids::{GroupId, Sequence, Term, Ticket};
+use crate::ids::{GroupId, LogIndex, Sequence, Term, Ticket};
 use crate::scan::timestamp_of;
 use crate::storage::Storage;
 
@@ -84,6 +84,28 @@ impl<S: Storage> Store<S> {
         let all = in_files.chain(in_memory);
         // Of equal timestamps the first one counts.
         Ok(all.max_by_key(|found| (found.timestamp, std::cmp::Reverse(found.index))))
+    }
+
+    /// The offset at which an entry begins; behind the log, where it ends. Exact for what is in
+    /// memory; of other entries that of the nearest point of the file's index before it, so that
+    /// the answer is at once and never too high.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::UnknownGroup`] or [`ReadError::Failed`].
+    pub fn offset_of_index(&self, group: GroupId, index: LogIndex) -> Result<Offset, ReadError> {
+        let state = self.readable(group)?;
+        if index > state.end.before.index {
+            return Ok(state.end.offset);
+        }
+        if let Some(entry) = state.cache.get(index) {
+            return Ok(entry.base_offset);
+        }
+        let segment = state.segment_of(index).or(state.segments.first());
+        Ok(segment.map_or(state.end.offset, |segment| {
+            let point = segment.points.for_index(index);
+            point.map_or(segment.start.offset, |point| point.offset)
+        }))
     }
 
     /// The largest term at or below `term` in the log, and the offset at which it ends; nothing

@@ -46,6 +46,7 @@ fn decode_answer(key: ApiKey, version: i16, frame: &Bytes) -> Result<(), DecodeE
         ApiKey::IncrementalAlterConfigs => {
             IncrementalAlterConfigsRequest::decode_answer(version, frame).map(drop)
         }
+        ApiKey::DescribeQuorum => DescribeQuorumRequest::decode_answer(version, frame).map(drop),
         ApiKey::DescribeCluster => DescribeClusterRequest::decode_answer(version, frame).map(drop),
     }
 }

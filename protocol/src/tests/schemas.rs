@@ -167,6 +167,7 @@ check_calls! {
     offset_for_leader_epoch: OffsetForLeaderEpoch(OffsetForLeaderEpochRequest);
     describe_configs: DescribeConfigs(DescribeConfigsRequest);
     incremental_alter_configs: IncrementalAlterConfigs(IncrementalAlterConfigsRequest);
+    describe_quorum: DescribeQuorum(DescribeQuorumRequest);
     describe_cluster: DescribeCluster(DescribeClusterRequest);
 }
 

@@ -163,7 +163,7 @@ fn brokers(view: &View) -> Vec<MetadataResponseBroker> {
 }
 
 /// A node as Kafka's messages name it; -1 for nobody.
-pub(super) fn broker_id(node: Option<highwater_consensus::NodeId>) -> BrokerId {
+pub(in crate::kafka) fn broker_id(node: Option<highwater_consensus::NodeId>) -> BrokerId {
     BrokerId(node.map_or(-1, |node| i32::try_from(node.0).unwrap_or(-1)))
 }
 

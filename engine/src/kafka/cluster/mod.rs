@@ -22,6 +22,7 @@ use highwater_protocol::{ErrorCode, Request, RequestHeader, Response};
 use highwater_record::Buffer;
 
 pub use config::KafkaConfig;
+pub(super) use metadata::broker_id;
 
 use self::admin::AdminRequest;
 use self::control::{

@@ -2,10 +2,11 @@ use bytes::Bytes;
 use highwater_protocol::messages::{
     AlterConfigsResource, AlterableConfig, ApiVersionsRequest, CreatableTopic, CreateTopicsRequest,
     DeleteTopicState, DeleteTopicsRequest, DescribeClusterRequest, DescribeConfigsRequest,
-    DescribeConfigsResource, FindCoordinatorRequest, IncrementalAlterConfigsRequest,
-    InitProducerIdRequest, ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic,
-    MetadataRequest, MetadataRequestTopic, MetadataResponse, OffsetForLeaderEpochRequest,
-    OffsetForLeaderPartition, OffsetForLeaderTopic, StrBytes, TopicName, TransactionalId, Uuid,
+    DescribeConfigsResource, DescribeQuorumRequest, FindCoordinatorRequest,
+    IncrementalAlterConfigsRequest, InitProducerIdRequest, ListOffsetsPartition,
+    ListOffsetsRequest, ListOffsetsTopic, MetadataRequest, MetadataRequestTopic, MetadataResponse,
+    OffsetForLeaderEpochRequest, OffsetForLeaderPartition, OffsetForLeaderTopic, QuorumPartition,
+    QuorumPartitionResponse, QuorumTopic, StrBytes, TopicName, TransactionalId, Uuid,
 };
 use highwater_protocol::{
     Acks, ErrorCode, FetchPartition, FetchRequest, FetchTopic, ProducePartition,
@@ -636,7 +637,108 @@ fn every_request_is_answered_in_every_version() {
             .with_configs(vec![config.with_config_operation(1).with_value(None)]);
         IncrementalAlterConfigsRequest::default().with_resources(vec![resource])
     });
+    in_every_version(nodes, |_| {
+        quorums(&[("t", 0), ("t", 7), ("__cluster_metadata", 0)])
+    });
     in_every_version(nodes, |_| DescribeClusterRequest::default());
+}
+
+fn quorums(parts: &[(&str, i32)]) -> DescribeQuorumRequest {
+    let topics = parts.iter().map(|(topic, index)| {
+        let partition = QuorumPartition::default().with_partition_index(*index);
+        QuorumTopic::default()
+            .with_topic_name(name(topic))
+            .with_partitions(vec![partition])
+    });
+    DescribeQuorumRequest::default().with_topics(topics.collect())
+}
+
+fn voters(part: &QuorumPartitionResponse) -> Vec<(i32, i64)> {
+    let voters = part.current_voters.iter();
+    voters
+        .map(|voter| (voter.replica_id.0, voter.log_end_offset))
+        .collect()
+}
+
+#[test]
+fn the_leader_describes_its_quorum_and_the_others_refer_to_it() {
+    let mut nodes = Nodes::new(Shape {
+        nodes: 3,
+        shards: 2,
+        auto_create: true,
+    });
+    let clients: Vec<Client> = (1..=3).map(|node| nodes.connect(node, 0)).collect();
+    let topics = nodes.ask(clients[0], &metadata(&["a"]), 12).topics;
+    let leader = topics[0].partitions[0].leader_id.0;
+    let at = |node: i32| clients[usize::try_from(node - 1).unwrap()];
+    let time = nodes.wall_ms();
+    nodes.produce(at(leader), "a", 0, &batch(time, &["x", "y"], None));
+    nodes.run_for(Duration::from_secs(1));
+    for node in 1..=3 {
+        let answer = nodes.ask(at(node), &quorums(&[("a", 0), ("a", 9)]), 1);
+        assert_eq!(answer.error_code, 0);
+        let part = &answer.topics[0].partitions[0];
+        let expected = match node == leader {
+            true => ErrorCode::None,
+            false => ErrorCode::NotLeaderOrFollower,
+        };
+        assert_eq!(ErrorCode::from_code(part.error_code), expected);
+        if node == leader {
+            assert_eq!((part.leader_id.0, part.high_watermark), (leader, 2));
+            assert_eq!(voters(part), [(1, 2), (2, 2), (3, 2)]);
+        }
+        let unknown = ErrorCode::from_code(answer.topics[1].partitions[0].error_code);
+        assert_eq!(unknown, ErrorCode::UnknownTopicOrPartition);
+    }
+}
+
+#[test]
+fn the_metadata_log_of_kafkas_tools_is_the_controllers() {
+    let mut nodes = Nodes::single();
+    let client = nodes.connect(1, 0);
+    let request = quorums(&[("__cluster_metadata", 0), ("__cluster_metadata", 1)]);
+    let answer = nodes.ask(client, &request, 1);
+    let part = &answer.topics[0].partitions[0];
+    assert_eq!((part.error_code, part.leader_id.0), (0, 1));
+    assert!(part.high_watermark > 0, "an entry counts as an offset");
+    assert_eq!(voters(part), [(1, part.high_watermark)]);
+    let unknown = ErrorCode::from_code(answer.topics[1].partitions[0].error_code);
+    assert_eq!(unknown, ErrorCode::UnknownTopicOrPartition);
+    // It is no topic that could be read.
+    let read = nodes.ask(client, &fetch("__cluster_metadata", &[(0, 0)]), 12);
+    let code = read.topics[0].partitions[0].error;
+    assert_eq!(code, ErrorCode::UnknownTopicOrPartition);
+}
+
+#[test]
+fn a_node_tells_its_own_settings_and_nobody_elses() {
+    let mut nodes = Nodes::single();
+    let client = nodes.connect(1, 0);
+    let resource = |node: &str| {
+        DescribeConfigsResource::default()
+            .with_resource_type(4)
+            .with_resource_name(text(node))
+            .with_configuration_keys(None)
+    };
+    let request =
+        DescribeConfigsRequest::default().with_resources(vec![resource("1"), resource("2")]);
+    let answer = nodes.ask(client, &request, 4);
+    let told: Vec<(&str, &str, bool)> = (answer.results[0].configs.iter())
+        .map(|config| {
+            let value = config.value.as_deref().unwrap();
+            (&*config.name, value, config.read_only)
+        })
+        .collect();
+    for expected in [
+        ("node.id", "1", true),
+        ("listeners", "PLAINTEXT://127.0.0.1:9092", true),
+        ("advertised.listeners", "PLAINTEXT://node1:9092", true),
+        ("metrics.listener", "127.0.0.1:9292", true),
+    ] {
+        assert!(told.contains(&expected), "{expected:?} in {told:?}");
+    }
+    let other = ErrorCode::from_code(answer.results[1].error_code);
+    assert_eq!(other, ErrorCode::InvalidRequest);
 }
 
 #[test]

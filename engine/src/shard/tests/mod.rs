@@ -3,6 +3,7 @@
 
 mod cluster;
 mod counters;
+mod quorum;
 
 use std::time::Duration;
 

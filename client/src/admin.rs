@@ -7,21 +7,32 @@ use std::time::Duration;
 use highwater_protocol::messages::{
     AlterConfigsResource, AlterableConfig, CreatableTopic, CreatableTopicConfig,
     CreateTopicsRequest, DeleteTopicState, DeleteTopicsRequest, DescribeClusterRequest,
-    DescribeConfigsRequest, DescribeConfigsResource, IncrementalAlterConfigsRequest, StrBytes,
+    DescribeConfigsRequest, DescribeConfigsResource, DescribeConfigsResponse,
+    IncrementalAlterConfigsRequest, StrBytes,
 };
 use highwater_protocol::{ApiKey, ErrorCode};
 use highwater_record::{Offset, TopicName, TopicPartition};
 
 use crate::StartAt;
-use crate::cluster::{Broker, Cluster, TopicDescription, wire_name};
+use crate::cluster::{Broker, Cluster, Lane, TopicDescription, wire_name};
 use crate::error::{AdminError, CallError};
 use crate::offsets::{OffsetQuery, list_offsets};
+use crate::quorum::{QuorumDescription, describe_quorums};
 
 /// How long the cluster may take to carry out a change.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Kafka's number for configurations of topics.
 const TOPIC_RESOURCE: i8 = 2;
+
+/// Kafka's number for configurations of a broker.
+const BROKER_RESOURCE: i8 = 4;
+
+/// Kafka's number of the source of what was set for a topic.
+const SET_FOR_TOPIC: i8 = 1;
+
+/// Kafka's number of the source of what stands in a broker's configuration file.
+const SET_FOR_BROKER: i8 = 4;
 
 /// Tasks of administration. Made by [`crate::Client::admin`].
 ///
@@ -82,14 +93,14 @@ impl NewTopic {
     }
 }
 
-/// A configuration of a topic.
+/// A configuration of a topic or a broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigEntry {
     /// Its name.
     pub name: String,
     /// Its value, if the broker says it.
     pub value: Option<String>,
-    /// Whether it was not set for this topic.
+    /// Whether it was not set for this topic or broker.
     pub is_default: bool,
     /// Whether it cannot be changed.
     pub is_read_only: bool,
@@ -225,25 +236,37 @@ impl Admin {
         &self,
         topic: &TopicName,
     ) -> Result<Vec<ConfigEntry>, AdminError> {
-        let subject = format!("topic {topic}");
-        let request = DescribeConfigsRequest::default().with_resources(vec![
-            DescribeConfigsResource::default()
-                .with_resource_type(TOPIC_RESOURCE)
-                .with_resource_name(owned(topic.as_str()))
-                .with_configuration_keys(None),
-        ]);
+        let request = configs_of(TOPIC_RESOURCE, topic.as_str());
         let answer = self.cluster.call_any(&request).await?;
-        let result = answer.results.first().ok_or_else(|| missing(&subject))?;
-        check(subject, result.error_code, result.error_message.as_ref())?;
-        const SET_FOR_TOPIC: i8 = 1;
-        let entries = result.configs.iter().map(|config| ConfigEntry {
-            name: config.name.to_string(),
-            value: config.value.as_ref().map(ToString::to_string),
-            is_default: config.config_source != SET_FOR_TOPIC,
-            is_read_only: config.read_only,
-            documentation: config.documentation.as_ref().map(ToString::to_string),
-        });
-        Ok(entries.collect())
+        config_entries(format!("topic {topic}"), &answer, SET_FOR_TOPIC)
+    }
+
+    /// The settings of a broker, as it says them itself. The broker must be one that
+    /// [`describe_cluster`](Admin::describe_cluster) or the topics have named.
+    ///
+    /// # Errors
+    /// [`AdminError::Call`] if it does not answer.
+    pub async fn describe_broker_configs(
+        &self,
+        broker: i32,
+    ) -> Result<Vec<ConfigEntry>, AdminError> {
+        let request = configs_of(BROKER_RESOURCE, &broker.to_string());
+        let connection = self.cluster.connection(broker, Lane::Control).await;
+        let answer = connection.map_err(CallError::from)?.call(&request).await?;
+        config_entries(format!("broker {broker}"), &answer, SET_FOR_BROKER)
+    }
+
+    /// How far the replicas of partitions are, as their leaders know: an answer for each, in
+    /// order. Leaders are asked that the last description of the topics has named.
+    ///
+    /// For each partition: [`CallError::Unsupported`] from a broker that does not know the
+    /// request, [`CallError::Refused`] from one that tells it of its own metadata only, as Kafka's
+    /// do, or that leads no more.
+    pub async fn describe_quorums(
+        &self,
+        partitions: &[TopicPartition],
+    ) -> Vec<Result<QuorumDescription, CallError>> {
+        describe_quorums(&self.cluster, partitions).await
     }
 
     /// Changes configurations of a topic; those that are not named stay as they are.
@@ -337,6 +360,32 @@ impl Admin {
         let connection = self.cluster.controller_connection().await?;
         connection.call_within(request, self.timeout()).await
     }
+}
+
+fn configs_of(kind: i8, name: &str) -> DescribeConfigsRequest {
+    DescribeConfigsRequest::default().with_resources(vec![
+        DescribeConfigsResource::default()
+            .with_resource_type(kind)
+            .with_resource_name(owned(name))
+            .with_configuration_keys(None),
+    ])
+}
+
+fn config_entries(
+    subject: String,
+    answer: &DescribeConfigsResponse,
+    set_here: i8,
+) -> Result<Vec<ConfigEntry>, AdminError> {
+    let result = answer.results.first().ok_or_else(|| missing(&subject))?;
+    check(subject, result.error_code, result.error_message.as_ref())?;
+    let entries = result.configs.iter().map(|config| ConfigEntry {
+        name: config.name.to_string(),
+        value: config.value.as_ref().map(ToString::to_string),
+        is_default: config.config_source != set_here,
+        is_read_only: config.read_only,
+        documentation: config.documentation.as_ref().map(ToString::to_string),
+    });
+    Ok(entries.collect())
 }
 
 fn alterable(change: &ConfigChange) -> AlterableConfig {

@@ -19,6 +19,7 @@ mod error;
 mod offsets;
 mod producer;
 mod quic;
+mod quorum;
 mod transport;
 
 pub use admin::{Admin, ClusterDescription, ConfigChange, ConfigEntry, NewTopic};
@@ -30,6 +31,7 @@ pub use error::{
 };
 pub use producer::{Delivery, Producer, ProducerBuilder, Receipt, Record, partition_of_key};
 pub use quic::Quic;
+pub use quorum::{QuorumDescription, ReplicaProgress};
 pub use transport::{ChunkWriter, Link, Tcp, Transport};
 
 pub use highwater_net::Trust;

@@ -94,7 +94,7 @@ async fn ask(cluster: &Cluster, queries: &[OffsetQuery]) -> Vec<Result<Option<Of
     answers
 }
 
-fn no_leader() -> CallError {
+pub(crate) fn no_leader() -> CallError {
     CallError::Refused {
         address: "the cluster".to_owned(),
         key: ApiKey::Metadata,

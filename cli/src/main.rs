@@ -8,6 +8,7 @@ mod input;
 mod interrupt;
 mod nodes;
 mod print;
+mod scrape;
 mod tally;
 mod time;
 mod usage;

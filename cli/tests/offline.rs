@@ -83,6 +83,7 @@ fn an_absent_server_is_code_4_and_the_line_says_how_to_start_one() {
         &["topic", "describe", "flights"],
         &["produce", "flights"],
         &["consume", "flights"],
+        &["status"],
     ] {
         let arguments = [command, &["--bootstrap", &address]].concat();
         check_failure(&arguments, 4, "highwater dev");

@@ -8,6 +8,7 @@ mod init;
 mod log;
 mod produce;
 mod start;
+mod status;
 mod topic;
 
 use clap::Subcommand;
@@ -23,6 +24,7 @@ pub(crate) enum Command {
     Start(start::Arguments),
     Config(config::Arguments),
     Topic(topic::Arguments),
+    Status(status::Arguments),
     Produce(produce::Arguments),
     Consume(consume::Arguments),
     Log(log::Arguments),
@@ -41,6 +43,7 @@ impl Command {
             Self::Start(arguments) => arguments.run(printer),
             Self::Config(arguments) => arguments.run(printer),
             Self::Topic(arguments) => arguments.run(printer),
+            Self::Status(arguments) => arguments.run(printer),
             Self::Produce(arguments) => arguments.run(printer),
             Self::Consume(arguments) => arguments.run(printer),
             Self::Log(arguments) => arguments.run(printer),

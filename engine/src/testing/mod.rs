@@ -19,4 +19,4 @@ mod world;
 pub(crate) use disk::{Disk, SimStorage};
 pub use oracle::Violation;
 pub use plan::Plan;
-pub use world::{Report, World, run};
+pub use world::{Embedded, Lost, Report, World, run};

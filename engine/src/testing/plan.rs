@@ -115,6 +115,25 @@ impl Plan {
         }
     }
 
+    /// The same, but nothing fails, and nobody asks for anything out of turn.
+    #[must_use]
+    pub fn without_faults(self) -> Plan {
+        Plan {
+            loss: 0.0,
+            duplication: 0.0,
+            reordering: 0.0,
+            garbling: 0.0,
+            crash_every: None,
+            cut_every: None,
+            transfer_every: None,
+            delete_every: None,
+            disk_stalls: 0.0,
+            disk_errors: 0.0,
+            disk_shortages: 0.0,
+            ..self
+        }
+    }
+
     /// How many shards a node has.
     pub(super) fn shards_of(&self, node: NodeId) -> u16 {
         let at = usize::try_from(node.0).expect("few nodes") % self.shards.len();

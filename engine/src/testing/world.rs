@@ -1,6 +1,7 @@
 //! The event loop of the simulated world.
 
 mod clients;
+mod embedded;
 mod nodes;
 
 use std::cmp::Reverse;
@@ -21,6 +22,8 @@ use crate::{
     GroupId, Input, Lane, LogIndex, NoService, NodeId, Now, Op, Output, ReplicaStatus, Session,
     Shard, ShardId,
 };
+use embedded::Scripted;
+pub use embedded::{Embedded, Lost};
 pub(super) use nodes::{CLUSTER, incarnation_of};
 
 /// The wall clock at the beginning of every run, in milliseconds since the Unix epoch.
@@ -94,6 +97,7 @@ enum Asker {
     Producer(usize),
     Reader(usize),
     Auditor(NodeId, GroupId),
+    Embedded,
     Nobody,
 }
 
@@ -142,6 +146,8 @@ pub struct World {
     waiting: BTreeMap<Asker, u64>,
     tickets: BTreeMap<u64, (Asker, u64)>,
     next_ticket: u64,
+    /// What a test does to the world by itself.
+    scripted: Scripted,
     /// How far the auditor has read, by replica.
     audited: BTreeMap<(NodeId, GroupId), LogIndex>,
     oracle: Oracle,
@@ -222,6 +228,7 @@ impl World {
             waiting: BTreeMap::new(),
             tickets: BTreeMap::new(),
             next_ticket: 0,
+            scripted: Scripted::default(),
             audited: BTreeMap::new(),
             oracle: Oracle::default(),
             trace: Trace::default(),
@@ -446,15 +453,18 @@ impl World {
                 self.connect(pair);
                 Ok(())
             }
+            Event::Crash { .. } | Event::Cut | Event::Transfer if self.scripted.is_calm() => Ok(()),
             Event::Crash { node } => {
                 self.crash(node);
                 Ok(())
             }
+            Event::Restart { node } if self.scripted.is_down(node) => Ok(()),
             Event::Restart { node } => self.restart(node),
             Event::Cut => {
                 self.cut();
                 Ok(())
             }
+            Event::Mend { pair } if self.scripted.is_parted(pair) => Ok(()),
             Event::Mend { pair } => {
                 let link = self.network.links.entry(pair).or_default();
                 link.cut = (false, false);

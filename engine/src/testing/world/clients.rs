@@ -41,6 +41,10 @@ impl World {
                 }
                 Ok(())
             }
+            Asker::Embedded => {
+                self.scripted.answer(turn, result);
+                Ok(())
+            }
             Asker::Nobody => Ok(()),
         }
     }
@@ -76,7 +80,7 @@ impl World {
                 }
                 Some(reader.wish(rng, &self.oracle))
             }
-            Asker::Auditor(..) | Asker::Nobody => None,
+            Asker::Auditor(..) | Asker::Embedded | Asker::Nobody => None,
         };
         let Some(Wish { node, group, op }) = wish else {
             self.waiting.remove(&asker);

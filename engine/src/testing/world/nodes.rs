@@ -162,6 +162,9 @@ impl World {
     }
 
     pub(super) fn cut_link(&mut self, pair: Pair, cut: (bool, bool), noticed: bool) {
+        if self.scripted.is_parted(pair) {
+            return;
+        }
         let link = self.network.links.entry(pair).or_default();
         link.cut = cut;
         let lost = if noticed { link.session.take() } else { None };

@@ -37,6 +37,8 @@ pub mod offline;
 mod peers;
 pub mod setup;
 mod start;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod thread;
 
 pub use counters::NodeCounters;

@@ -187,7 +187,7 @@ impl Node {
         partition: &TopicPartition,
         records: &[NewRecord],
     ) -> Result<Offset, NodeError> {
-        let batch = build_batch(records)?;
+        let batch = build_batch(records, wall_ms())?;
         let group = self.locate(partition).await?;
         let produce = Produce {
             batches: vec![batch],
@@ -476,12 +476,16 @@ impl Follow {
     }
 }
 
-fn build_batch(records: &[NewRecord]) -> Result<Batch, NodeError> {
-    let wrong = |error: &dyn std::fmt::Display| NodeError::Records(error.to_string());
+fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    let now = since.map_or(0, |since| {
+    since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    });
+    })
+}
+
+/// One batch of records that are made `now`, in milliseconds since the Unix epoch.
+pub(crate) fn build_batch(records: &[NewRecord], now: i64) -> Result<Batch, NodeError> {
+    let wrong = |error: &dyn std::fmt::Display| NodeError::Records(error.to_string());
     let mut builder = RecordBatchBuilder::new(Compression::None, BATCH_BYTES_MAX);
     for record in records {
         builder
@@ -498,7 +502,7 @@ fn build_batch(records: &[NewRecord]) -> Result<Batch, NodeError> {
     })
 }
 
-fn records_of(fetched: &Fetched, from: Offset) -> Result<Vec<Record>, NodeError> {
+pub(crate) fn records_of(fetched: &Fetched, from: Offset) -> Result<Vec<Record>, NodeError> {
     let limits = BatchLimits::consumer();
     let damaged = |error: &dyn std::fmt::Display| NodeError::Storage(error.to_string());
     let mut out = Vec::new();

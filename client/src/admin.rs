@@ -141,7 +141,7 @@ impl Admin {
         Self { cluster }
     }
 
-    /// Creates a topic.
+    /// Creates a topic. Ends when all brokers that can be asked know it, or after some seconds.
     ///
     /// # Errors
     /// [`AdminError::Refused`] with `TOPIC_ALREADY_EXISTS` if it is there, and with what else the
@@ -170,7 +170,9 @@ impl Admin {
         let answer = self.change(&request).await?;
         let result = answer.topics.iter().find(|result| result.name == name);
         let result = result.ok_or_else(|| missing(&subject))?;
-        check(subject, result.error_code, result.error_message.as_ref())
+        check(subject, result.error_code, result.error_message.as_ref())?;
+        self.cluster.settle_topic(&topic.name).await;
+        Ok(())
     }
 
     /// Deletes a topic and its records.
@@ -237,7 +239,7 @@ impl Admin {
         topic: &TopicName,
     ) -> Result<Vec<ConfigEntry>, AdminError> {
         let request = configs_of(TOPIC_RESOURCE, topic.as_str());
-        let answer = self.cluster.call_any(&request).await?;
+        let (_, answer) = self.cluster.call_any(&request).await?;
         config_entries(format!("topic {topic}"), &answer, SET_FOR_TOPIC)
     }
 

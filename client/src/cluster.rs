@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use highwater_protocol::messages::{
     MetadataRequest, MetadataRequestTopic, MetadataResponse, MetadataResponsePartition,
@@ -31,8 +32,9 @@ const METADATA_WAIT: Duration = Duration::from_secs(30);
 /// not hide from us that it was deposed.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long brokers may be silent before another is asked for metadata too.
-const METADATA_SILENCE_MAX: Duration = Duration::from_millis(250);
+/// How long a broker may be silent before another is asked too. Over QUIC nobody tells that a
+/// process has gone, so a dead broker is a silent one.
+const SILENT_AFTER: Duration = Duration::from_millis(250);
 
 /// A broker of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -212,14 +214,11 @@ impl Cluster {
 
     /// A connection to any broker, for requests that every broker answers.
     pub(crate) async fn any_connection(&self) -> Result<Connection, ConnectError> {
-        let mut last = ConnectError::NoBootstrap;
-        for peer in self.peers() {
-            match self.connect(peer, Lane::Control).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => last = error,
-            }
-        }
-        Err(ConnectError::Bootstrap(Box::new(last)))
+        let connected = first(self.peers(), |peer| self.connect(peer, Lane::Control)).await;
+        connected.map_err(|last| {
+            let last = last.unwrap_or(ConnectError::NoBootstrap);
+            ConnectError::Bootstrap(Box::new(last))
+        })
     }
 
     async fn connect(&self, peer: Peer, lane: Lane) -> Result<Connection, ConnectError> {
@@ -252,9 +251,18 @@ impl Cluster {
         }
     }
 
-    /// Asks any broker, and another one while they cannot be reached.
-    pub(crate) async fn call_any<C: Call>(&self, request: &C) -> Result<C::Answer, CallError> {
-        self.any_connection().await?.call(request).await
+    /// Asks any broker, and the next one too while it is silent: only for what does no harm when
+    /// it is done twice.
+    pub(crate) async fn call_any<C: Call>(
+        &self,
+        request: &C,
+    ) -> Result<(Connection, C::Answer), CallError> {
+        let ask = |peer| async move {
+            let connection = self.connect(peer, Lane::Control).await?;
+            let answer = connection.call(request).await?;
+            Ok((connection, answer))
+        };
+        first(self.peers(), ask).await.map_err(nobody)
     }
 
     /// A connection to the controller; brokers forward, so any other will do if it is unknown or
@@ -345,6 +353,31 @@ impl Cluster {
         }
     }
 
+    /// Waits until every broker that answers knows a topic that was just created, or for
+    /// [`CREATION_WAIT`]: whoever asks one of them next is not to be told that there is none.
+    pub(crate) async fn settle_topic(&self, name: &TopicName) {
+        let brokers: Vec<i32> = self.metadata().brokers.keys().copied().collect();
+        let waits = brokers
+            .into_iter()
+            .map(|broker| self.await_topic(broker, name));
+        // What is late will be known later: the topic is created all the same.
+        let _ = tokio::time::timeout(CREATION_WAIT, join_all(waits)).await;
+    }
+
+    async fn await_topic(&self, broker: i32, name: &TopicName) {
+        let request = MetadataRequest::default()
+            .with_topics(Some(vec![requested_topic(name)]))
+            .with_allow_auto_topic_creation(false);
+        let mut backoff = Backoff::default();
+        // A broker that cannot be asked now learns of the topic before it can.
+        while let Ok(answer) = self.ask_peer(Peer::Broker(broker), &request, false).await {
+            if topic_error(&answer, name) != ErrorCode::UnknownTopicOrPartition {
+                return;
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    }
+
     async fn ask(
         &self,
         topics: Option<Vec<MetadataRequestTopic>>,
@@ -353,42 +386,14 @@ impl Cluster {
         let request = MetadataRequest::default()
             .with_topics(topics)
             .with_allow_auto_topic_creation(self.allow_auto_topic_creation);
-        let answer = self
-            .ask_peers(&request)
-            .await
-            .map_err(|error| match error {
-                CallError::Connect(error) => ConnectError::Bootstrap(Box::new(error)).into(),
-                error => error,
-            })?;
-        self.learn(&answer, every);
-        Ok(answer)
-    }
-
-    /// The first answer. The next peer is asked when one has failed, and also when those who were
-    /// asked are silent: over QUIC one that was killed says nothing.
-    async fn ask_peers(&self, request: &MetadataRequest) -> Result<MetadataResponse, CallError> {
-        let mut last = CallError::Connect(ConnectError::NoBootstrap);
         let peers = self.peers();
-        let mut asked = FuturesUnordered::new();
-        let mut next = peers.iter();
-        loop {
-            if let Some(&peer) = next.next() {
-                asked.push(self.ask_peer(peer, request, peers.len() == 1));
+        let patiently = peers.len() == 1;
+        match first(peers, |peer| self.ask_peer(peer, &request, patiently)).await {
+            Ok(answer) => {
+                self.learn(&answer, every);
+                Ok(answer)
             }
-            let silence = async {
-                match next.as_slice() {
-                    [] => std::future::pending().await,
-                    _ => tokio::time::sleep(METADATA_SILENCE_MAX).await,
-                }
-            };
-            tokio::select! {
-                answer = asked.next() => match answer {
-                    Some(Ok(answer)) => return Ok(answer),
-                    Some(Err(error)) => last = error,
-                    None => return Err(last),
-                },
-                () = silence => {}
-            }
+            Err(last) => Err(nobody(last)),
         }
     }
 
@@ -452,6 +457,40 @@ impl Cluster {
             topics,
             generation: metadata.generation + 1,
         });
+    }
+}
+
+/// Asks one peer after the other, the next when one fails or has been silent for
+/// [`SILENT_AFTER`]; the first answer counts. Without one, the last error.
+async fn first<T, E, F>(peers: Vec<Peer>, mut ask: impl FnMut(Peer) -> F) -> Result<T, Option<E>>
+where
+    F: Future<Output = Result<T, E>>,
+{
+    let mut last = None;
+    let mut asked = FuturesUnordered::new();
+    for peer in peers {
+        asked.push(ask(peer));
+        // One that is silent may answer yet: it is listened to beside the next.
+        match tokio::time::timeout(SILENT_AFTER, asked.next()).await {
+            Ok(Some(Ok(answer))) => return Ok(answer),
+            Ok(Some(Err(error))) => last = Some(error),
+            Ok(None) | Err(_) => {}
+        }
+    }
+    while let Some(answered) = asked.next().await {
+        match answered {
+            Ok(answer) => return Ok(answer),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last)
+}
+
+/// What to say when no peer has answered, by the last error.
+fn nobody(last: Option<CallError>) -> CallError {
+    match last.unwrap_or(CallError::Connect(ConnectError::NoBootstrap)) {
+        CallError::Connect(error) => ConnectError::Bootstrap(Box::new(error)).into(),
+        error => error,
     }
 }
 

@@ -443,3 +443,29 @@ async fn a_hung_leader_is_left_for_its_successor() {
     }
     assert_eq!(cluster.values("t", 0), ["0", "1"]);
 }
+
+/// Over QUIC a process that has gone is one that is silent. Whatever any broker can answer is
+/// asked of the next one too, long before a connection or a request times out.
+#[tokio::test]
+async fn a_silent_broker_holds_up_nobody() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let cluster = Cluster::start(3, &[("t", 1)], 1).await;
+    let client = Client::builder()
+        .bootstrap(&cluster.bootstrap)
+        .tcp()
+        .connect_timeout(HOUR)
+        .request_timeout(HOUR)
+        .connect()
+        .await
+        .unwrap();
+    cluster.hang(0, 1);
+    // Each call begins at another broker.
+    for _ in 0..3 {
+        let described = client.admin().describe_topic(&topic()).await.unwrap();
+        assert_eq!(described.partitions[&0].leader, Some(1));
+        let producer = client.producer().delivery_timeout(HOUR).build();
+        for delivery in send_numbers(&producer, 1, 0..1).await {
+            delivery.await.unwrap();
+        }
+    }
+}

@@ -37,7 +37,10 @@ const EXPIRY_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A broker that has not answered for so long may have been deposed without our knowing: time to
 /// look at the metadata.
-const SLOW_AFTER: Duration = Duration::from_secs(1);
+const SLOW_AFTER: Duration = Duration::from_millis(500);
+
+/// The same of a broker that is being dialled. It may be dead, and its successor known elsewhere.
+const DIAL_SLOW_AFTER: Duration = Duration::from_millis(250);
 
 /// How old metadata may become: a topic may have got more partitions.
 const METADATA_AGE_MAX: Duration = Duration::from_secs(300);
@@ -62,7 +65,8 @@ enum Event {
 #[derive(Default)]
 struct Broker {
     connection: Option<Connection>,
-    connecting: bool,
+    /// Since when it is being dialled.
+    dialled: Option<Instant>,
     /// When each request was sent, and for which partitions, by its number.
     in_flight: BTreeMap<u64, (Instant, Vec<TopicPartition>)>,
     /// Not to be dialled before this.
@@ -161,7 +165,10 @@ impl Sender {
 
     fn next_deadline(&self, now: Instant, next_due: Option<Instant>) -> Instant {
         let lanes = self.lanes.values().filter_map(Lane::blocked_until);
-        let brokers = self.brokers.values().filter_map(|broker| broker.retry_at);
+        let brokers = self.brokers.values().flat_map(|broker| {
+            let slow_at = broker.dialled.map(|at| at + DIAL_SLOW_AFTER);
+            [broker.retry_at, slow_at].into_iter().flatten()
+        });
         lanes
             .chain(brokers)
             .chain(
@@ -213,10 +220,10 @@ impl Sender {
             }
             broker.connection = None;
         }
-        if broker.connecting || broker.retry_at.is_some_and(|at| at > now) {
+        if broker.dialled.is_some() || broker.retry_at.is_some_and(|at| at > now) {
             return false;
         }
-        broker.connecting = true;
+        broker.dialled = Some(now);
         broker.retry_at = None;
         let (cluster, lane) = (Arc::clone(&self.cluster), self.connection_lane);
         self.events.push(Box::pin(async move {
@@ -333,7 +340,7 @@ impl Sender {
 
     fn connected(&mut self, id: i32, connection: Result<Connection, ConnectError>, now: Instant) {
         let broker = self.brokers.entry(id).or_default();
-        broker.connecting = false;
+        broker.dialled = None;
         match connection {
             Ok(connection) => {
                 broker.connection = Some(connection);
@@ -471,7 +478,7 @@ impl Sender {
         batch.finish(outcome);
     }
 
-    /// Looks for brokers that owe an answer for long. Once the metadata says that another leads a
+    /// Looks for brokers that owe an answer, or a connection, for long: they may be gone. Once the metadata says that another leads a
     /// partition they were sent for, their connection is given up and the batches go there.
     fn abandon_deposed(&mut self, now: Instant) {
         let metadata = self.cluster.metadata();
@@ -483,6 +490,7 @@ impl Sender {
                 .filter(|(at, _)| *at + SLOW_AFTER <= now);
             let mut owed = overdue.flat_map(|(_, partitions)| partitions).peekable();
             slow |= owed.peek().is_some();
+            slow |= broker.dialled.is_some_and(|at| at + DIAL_SLOW_AFTER <= now);
             let deposed = owed.any(|of| {
                 let leader = metadata.leader(&of.topic, of.partition);
                 leader.is_some_and(|leader| leader != id)
@@ -574,8 +582,7 @@ async fn init_producer_id(cluster: &Cluster) -> Result<Identity, CallError> {
     let request = InitProducerIdRequest::default()
         .with_transactional_id(None)
         .with_transaction_timeout_ms(i32::MAX);
-    let connection = cluster.any_connection().await?;
-    let answer = connection.call(&request).await?;
+    let (connection, answer) = cluster.call_any(&request).await?;
     ErrorCode::from_code(answer.error_code)
         .into_result()
         .map_err(|error| connection.refused(highwater_protocol::ApiKey::InitProducerId, error))?;

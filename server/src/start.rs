@@ -45,6 +45,9 @@ use crate::thread::{Clock, Ended, Parts, Thread};
 /// its last writes have ended.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the links may take to say goodbye to the peers.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
 /// How long a request may take from its first byte to its last.
 const REQUEST_READ_MAX: Duration = Duration::from_secs(60);
 
@@ -354,7 +357,8 @@ fn run(
         let ended = thread.clone().drive(disk).await;
         accepting.iter().for_each(tokio::task::JoinHandle::abort);
         if let Some(peers) = &thread.peers {
-            peers.close().await;
+            // With the runtime every socket is closed; a peer that is gone is not waited for.
+            let _ = tokio::time::timeout(CLOSE_MAX, peers.close()).await;
         }
         ended
     });

@@ -1,4 +1,6 @@
-//! What the tests of clusters in processes share.
+//! What the tests of clusters share.
+
+#![allow(dead_code, reason = "each test uses another part")]
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::PathBuf;

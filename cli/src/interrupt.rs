@@ -2,6 +2,8 @@
 //! ends it.
 
 use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::runtime::Builder;
@@ -15,6 +17,30 @@ pub(crate) const GRACE: Duration = Duration::from_secs(4);
 
 /// What the shell reports for a program that SIGINT ended.
 const INTERRUPTED: i32 = 130;
+
+/// How often it is tried to remove a folder in which others still make files.
+const REMOVALS_MAX: usize = 20;
+
+/// What a second signal removes before it ends the command.
+static SCRATCH: Mutex<Option<PathBuf>> = Mutex::new(None);
+
+/// Lets a second signal remove a temporary folder, since nothing else does then.
+pub(crate) fn remove_if_killed(folder: &Path) {
+    let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
+    *scratch = Some(folder.to_owned());
+}
+
+fn remove_scratch() {
+    let mut scratch = SCRATCH.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(folder) = scratch.take() else {
+        return;
+    };
+    for _ in 0..REMOVALS_MAX {
+        if std::fs::remove_dir_all(&folder).is_ok() || !folder.exists() {
+            return;
+        }
+    }
+}
 
 /// Whether the user wants the command to end.
 #[derive(Debug, Clone)]
@@ -82,6 +108,7 @@ fn listen(ask: &watch::Sender<bool>) {
                 _ = terminate.recv() => {}
             }
             if ask.send_replace(true) {
+                remove_scratch();
                 std::process::exit(INTERRUPTED);
             }
         }

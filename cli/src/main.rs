@@ -6,6 +6,7 @@ mod exit;
 mod format;
 mod input;
 mod interrupt;
+mod local;
 mod nodes;
 mod print;
 mod scrape;

@@ -51,7 +51,10 @@ pub(crate) async fn run(nodes: &[Node], interrupt: &Interrupt) -> Option<String>
 ///
 /// # Errors
 /// With [`Kind::Disk`] when a node has failed.
-pub(crate) async fn stop(nodes: Vec<Node>, failure: Option<String>) -> Result<(), Failure> {
+pub(crate) async fn stop(
+    nodes: impl IntoIterator<Item = Node>,
+    failure: Option<String>,
+) -> Result<(), Failure> {
     // At the same time: each would wait for the others to take its leadership over.
     let stopping: Vec<_> = nodes
         .into_iter()

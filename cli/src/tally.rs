@@ -50,6 +50,12 @@ impl Tally {
         self.bytes
     }
 
+    /// The offset behind the last record of each partition.
+    pub(crate) fn ends(&self) -> impl Iterator<Item = (TopicPartition, Offset)> {
+        let ends = self.partitions.iter();
+        ends.map(|(partition, tally)| (partition.clone(), tally.last_offset.next()))
+    }
+
     /// Text and object of each partition, then of all: `verb` says what was done to them.
     pub(crate) fn lines(&self, verb: &str, elapsed: Duration) -> Vec<(String, Value)> {
         let each = self.partitions.iter().map(|(partition, tally)| {

@@ -117,7 +117,8 @@ fn the_bootstrap_address_comes_from_the_environment_too() {
 #[test]
 fn every_command_has_help_with_examples() {
     for command in [
-        &["config"][..],
+        &["demo"][..],
+        &["config"],
         &["topic", "create"],
         &["topic", "list"],
         &["topic", "describe"],

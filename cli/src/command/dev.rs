@@ -1,18 +1,18 @@
 //! `highwater dev`: a whole cluster in this process, for trying things.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use highwater::Node;
-use highwater::config::{Config, Layers};
+use highwater::config::Config;
 use highwater::setup::{CA_FILE, CONFIG_FILE, ClusterPlan, make_cluster};
 use highwater_client::{Admin, Client, StartAt, TopicPartition};
 use indicatif::{DecimalBytes, HumanCount};
 use serde_json::json;
 
 use super::key_value;
-use crate::exit::{Failure, Kind};
+use crate::exit::Failure;
+use crate::local::{self, Addresses};
 use crate::print::Printer;
 use crate::{interrupt, nodes};
 
@@ -90,88 +90,13 @@ impl Arguments {
 
     /// The nodes' configurations, with the addresses of this run.
     fn configs(&self, folders: &[PathBuf]) -> Result<Vec<Config>, Failure> {
-        let addresses = self.addresses(folders.len())?;
-        let mut configs = folders
-            .iter()
-            .zip(&addresses)
-            .map(|(folder, addresses)| self.config(folder, addresses))
-            .collect::<Result<Vec<_>, Failure>>()?;
-        for config in &mut configs {
-            for (node, addresses) in config.cluster.nodes.iter_mut().zip(&addresses) {
-                node.peer = addresses.peer;
-            }
-        }
-        Ok(configs)
-    }
-
-    fn config(&self, folder: &Path, addresses: &Addresses) -> Result<Config, Failure> {
-        let mut layers = Layers::new();
-        layers.file(&folder.join(CONFIG_FILE))?;
-        layers.environment(std::env::vars())?;
-        layers.set("topics.auto_create", "true")?;
-        layers.set("listen.kafka", &addresses.kafka.to_string())?;
-        layers.set("listen.peer", &addresses.peer.to_string())?;
-        layers.set("listen.metrics", &addresses.metrics.to_string())?;
-        for (key, value) in &self.set {
-            layers.set(key, value)?;
-        }
-        Ok(layers.finish()?)
-    }
-
-    fn addresses(&self, nodes: usize) -> Result<Vec<Addresses>, Failure> {
-        (0..nodes)
-            .map(|node| match self.port {
-                0 => Ok(Addresses::free()?),
-                port => Addresses::at(port, node),
-            })
-            .collect()
-    }
-}
-
-/// Where one node of this run listens.
-#[derive(Debug, Clone, Copy)]
-struct Addresses {
-    kafka: SocketAddr,
-    peer: SocketAddr,
-    metrics: SocketAddr,
-}
-
-impl Addresses {
-    fn at(port: u16, node: usize) -> Result<Self, Failure> {
-        let at = |above: u16| {
-            let node = u16::try_from(node).ok()?;
-            let port = port.checked_add(above)?.checked_add(node)?;
-            Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
-        };
-        match (at(0), at(100), at(200)) {
-            (Some(kafka), Some(peer), Some(metrics)) => Ok(Self {
-                kafka,
-                peer,
-                metrics,
-            }),
-            _ => Err(Failure::new(
-                Kind::Setup,
-                format!("--port {port} leaves no room for the ports above it"),
-            )),
-        }
-    }
-
-    /// Ports that are free now, for TCP and UDP alike.
-    fn free() -> std::io::Result<Self> {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        // Held together, so that they differ.
-        let held = (0..3)
-            .map(|_| {
-                let tcp = TcpListener::bind(any)?;
-                let udp = UdpSocket::bind(tcp.local_addr()?)?;
-                Ok((tcp.local_addr()?, tcp, udp))
-            })
-            .collect::<std::io::Result<Vec<_>>>()?;
-        Ok(Self {
-            kafka: held[0].0,
-            peer: held[1].0,
-            metrics: held[2].0,
-        })
+        let addresses = Addresses::of_nodes(folders.len(), self.port)?;
+        let set = self.set.iter().map(|(key, value)| (&**key, &**value));
+        let options: Vec<_> = [("topics.auto_create", "true")]
+            .into_iter()
+            .chain(set)
+            .collect();
+        local::configs(folders, &addresses, &options)
     }
 }
 

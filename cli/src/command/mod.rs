@@ -3,6 +3,7 @@
 mod bench;
 mod config;
 mod consume;
+mod demo;
 mod dev;
 mod init;
 mod log;
@@ -19,6 +20,7 @@ use crate::print::Printer;
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Demo(demo::Arguments),
     Dev(dev::Arguments),
     Init(init::Arguments),
     Start(start::Arguments),
@@ -38,6 +40,7 @@ impl Command {
     /// With the kind that decides the exit code, and a line for a person.
     pub(crate) fn run(self, printer: &Printer) -> Result<(), Failure> {
         match self {
+            Self::Demo(arguments) => arguments.run(printer),
             Self::Dev(arguments) => arguments.run(printer),
             Self::Init(arguments) => arguments.run(printer),
             Self::Start(arguments) => arguments.run(printer),

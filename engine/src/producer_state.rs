@@ -113,7 +113,8 @@ pub struct RememberedBatch {
     /// Its largest timestamp, in milliseconds since the Unix epoch: with `LogAppendTime` when it
     /// was appended.
     pub max_timestamp: i64,
-    /// When it was appended, in seconds since the Unix epoch.
+    /// When it was appended, in seconds since the Unix epoch, by the largest append time of the log
+    /// so far: a clock that was ahead once must not make all that follows look old.
     pub append_time: u32,
 }
 
@@ -272,7 +273,10 @@ impl ProducerStates {
                 last_sequence: batch.last_sequence,
                 base_offset,
                 max_timestamp,
-                append_time,
+                // Not the entry's own time: once a leader's clock was ahead by a day, all that
+                // leaders with good clocks append would be forgotten at once, and a batch that
+                // is sent again taken for a new one.
+                append_time: self.log_time,
             };
             self.remember(batch.id, batch.epoch, remembered);
         }

@@ -172,6 +172,18 @@ fn the_idle_are_forgotten_by_the_time_of_the_log() {
 }
 
 #[test]
+fn who_writes_after_a_clock_was_ahead_for_a_while_is_remembered() {
+    let mut log = Log::new();
+    let ahead = 1_000 + 2 * PRODUCER_EXPIRATION_SECONDS;
+    log.states.appended(None, log.end, 0, ahead);
+    log.end = log.end.advance(1);
+    let first = log.produce_at(facts(1, 0, 0, 1), 1_000).unwrap();
+    let again = log.produce_at(facts(1, 0, 0, 1), 1_001).unwrap();
+    assert!(matches!(again.0, Verdict::Duplicate(_)), "{again:?}");
+    assert_eq!(again.1, first.1);
+}
+
+#[test]
 fn a_node_remembers_a_bounded_number_over_all_partitions() {
     let count = ProducerCount::new(4);
     let mut first = ProducerStates::new(count.clone());

@@ -1,3 +1,4 @@
 //! Whole-system checks: simulator, guards, campaigns.
 
 pub mod history;
+pub mod sim;

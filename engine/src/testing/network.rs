@@ -47,12 +47,14 @@ pub(super) struct Fate {
     pub(super) arrivals: Vec<Duration>,
     /// A bit of it that is flipped, counted modulo its length.
     pub(super) flip: Option<u64>,
+    /// It overtakes others of its lane, if they are slow.
+    pub(super) overtakes: bool,
 }
 
 impl Network {
-    pub(super) fn new(seed: u64) -> Network {
+    pub(super) fn new(rng: Rng) -> Network {
         Network {
-            rng: Rng::with_seed(seed),
+            rng,
             links: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             next_session: 0,
@@ -99,10 +101,10 @@ impl Network {
         if self.is_cut(from, to) || lost {
             return fate;
         }
-        let overtakes = !self.calm && self.rng.f64() < plan.reordering;
+        fate.overtakes = !self.calm && self.rng.f64() < plan.reordering;
         let mut at = now + self.delay(plan.delay_max);
         let last = self.arrivals.entry((from, to, lane)).or_default();
-        if !overtakes {
+        if !fate.overtakes {
             at = at.max(*last + Duration::from_nanos(1));
             *last = at;
         }

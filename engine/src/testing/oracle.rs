@@ -1,7 +1,7 @@
 //! What must always hold, checked against what replicas and clients see.
 //!
 //! The letters are those of the project's catalogue of faults: S what clients see, R what
-//! replicas do.
+//! replicas do. What clients are told is judged by the history's checker.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -63,10 +63,6 @@ struct Group {
     log: BTreeMap<u64, Seen>,
     /// Where each batch was seen.
     batches: BTreeMap<BatchId, Offset>,
-    /// What producers were told: the offset of each batch.
-    acked: BTreeMap<BatchId, Offset>,
-    /// The end of everything that producers were told is stored.
-    acked_end: Offset,
     /// Who led in which epoch.
     leaders: BTreeMap<u32, NodeId>,
 }
@@ -168,91 +164,44 @@ impl Oracle {
         Ok(())
     }
 
-    /// A reader was given a batch.
+    /// Somebody was given a batch by a replica.
     pub(super) fn fetched(
         &mut self,
         node: NodeId,
         group: GroupId,
         asked: Offset,
-        header: &BatchHeader,
+        batch: &[u8],
     ) -> Result<(), Violation> {
-        let batch = id_of(header);
-        let base_offset = header.base_offset();
-        let known = self.group(group);
-        demand(base_offset <= asked, "S6 no offset is skipped", || {
-            format!("{node} {group}: asked for {asked:?}, given {base_offset:?}")
+        let header = BatchHeader::read(batch).map_err(|error| Violation {
+            rule: "D2 only whole batches are served",
+            what: error.to_string(),
         })?;
-        let Some(batch) = batch else { return Ok(()) };
+        let (base_offset, end_offset) = (header.base_offset(), header.end_offset());
+        demand(end_offset > asked, "S6 reads go forward", || {
+            format!("{node} {group}: asked for {asked:?}, given ..{end_offset:?}")
+        })?;
+        let Some(batch) = id_of(&header) else {
+            return Ok(());
+        };
+        let known = self.group(group);
         let first = *known.batches.entry(batch).or_insert(base_offset);
         demand(first == base_offset, "S5 each batch is there once", || {
             format!("{node} {group}: {batch} at {base_offset:?} and at {first:?}")
         })
     }
 
-    /// A producer is told that a batch is stored.
-    pub(super) fn acked(
-        &mut self,
-        group: GroupId,
-        batch: BatchId,
-        base_offset: Offset,
-        span: u32,
-    ) -> Result<(), Violation> {
-        let known = self.group(group);
-        let first = *known.acked.entry(batch).or_insert(base_offset);
-        known.acked_end = known.acked_end.max(base_offset.advance(span.into()));
-        demand(first == base_offset, "S5 a batch has one offset", || {
-            format!("{group}: {batch} acknowledged at {base_offset:?} and {first:?}")
-        })
-    }
-
-    /// The end of what was acknowledged so far: what an answer to a question asked from now on
-    /// must know.
-    pub(super) fn acked_end(&self, group: GroupId) -> Offset {
-        self.groups
-            .get(&group)
-            .map_or(Offset::ZERO, |it| it.acked_end)
-    }
-
-    /// The latest offset, asked for when `acked_end` was acknowledged.
-    pub(super) fn latest(
-        &self,
-        node: NodeId,
-        group: GroupId,
-        acked_end: Offset,
-        latest: Offset,
-    ) -> Result<(), Violation> {
-        demand(
-            latest >= acked_end,
-            "S7 reads see what was acknowledged",
-            || {
-                format!(
-                    "{node} {group}: latest is {latest:?}, {acked_end:?} was acknowledged before"
-                )
-            },
-        )
-    }
-
-    /// At the end: everything acknowledged is there, where it was said to be.
-    pub(super) fn settle(&self) -> Result<(), Violation> {
-        for (group, known) in &self.groups {
-            for (batch, offset) in &known.acked {
-                let found = known.batches.get(batch);
-                demand(found == Some(offset), "S1 acknowledged is stored", || {
-                    format!("{group}: {batch} acknowledged at {offset:?}, found at {found:?}")
-                })?;
-            }
-        }
-        Ok(())
-    }
-
-    /// How many batches were acknowledged.
-    pub(super) fn acked_count(&self) -> u64 {
-        self.groups.values().map(|it| it.acked.len() as u64).sum()
-    }
-
     /// How many entries were seen committed.
     pub(super) fn committed_count(&self) -> u64 {
         self.groups.values().map(|it| it.log.len() as u64).sum()
+    }
+
+    /// How many groups have had so many terms with a leader.
+    pub(super) fn groups_with_leaders(&self, leaders: usize) -> u64 {
+        let many = self
+            .groups
+            .values()
+            .filter(|it| it.leaders.len() >= leaders);
+        many.count() as u64
     }
 
     /// How many terms had a leader.

@@ -5,25 +5,106 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
+use super::schedule::{self, Fault, FaultKind};
 use crate::NodeId;
+
+/// Which faults a run may have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// All that the protocol promises to survive, each switched on or off by the seed.
+    #[default]
+    Swarm,
+    /// No faults at all.
+    Calm,
+    /// Links, clocks and leadership; disks and nodes are well.
+    Net,
+    /// Disks and nodes; the network is well.
+    Disk,
+    /// More than the protocol promises to survive: data rots on any replica. It may stop; what
+    /// it says must be true all the same.
+    Beyond,
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: [Profile; 5] = [
+        Profile::Swarm,
+        Profile::Calm,
+        Profile::Net,
+        Profile::Disk,
+        Profile::Beyond,
+    ];
+
+    /// Its name on a command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Profile::Swarm => "swarm",
+            Profile::Calm => "calm",
+            Profile::Net => "net",
+            Profile::Disk => "disk",
+            Profile::Beyond => "beyond",
+        }
+    }
+
+    /// The profile of a name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Profile> {
+        Profile::ALL.into_iter().find(|it| it.name() == name)
+    }
+
+    pub(super) fn has_net(self) -> bool {
+        matches!(self, Profile::Swarm | Profile::Net | Profile::Beyond)
+    }
+
+    pub(super) fn has_disk(self) -> bool {
+        matches!(self, Profile::Swarm | Profile::Disk | Profile::Beyond)
+    }
+}
+
+/// A topic that is there for the whole run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicPlan {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// How many replicas each has.
+    pub replication: i16,
+    /// Bytes above which old files are removed, if they are.
+    pub retention_bytes: Option<u64>,
+}
 
 /// A run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// What everything is drawn from.
     pub seed: u64,
-    /// How many nodes, each with a replica of every group.
+    /// Which faults there may be.
+    pub profile: Profile,
+    /// How many nodes.
     pub nodes: u32,
     /// How many shards the nodes have, one after the other, round and round.
     pub shards: Vec<u16>,
     /// The largest value of a record; large ones fill files, which are then sealed.
     pub value_bytes_max: usize,
-    /// How large a group's files become.
+    /// How large a partition's files become.
     pub segment_bytes: u64,
-    /// How many groups.
+    /// The topics.
+    pub topics: Vec<TopicPlan>,
+    /// How many groups there are beside the topics', with a replica on every node, for tests that
+    /// drive the world by themselves.
     pub groups: u64,
-    /// How many producers and as many readers.
-    pub clients: u32,
+    /// Whether further topics are created and deleted all the time.
+    pub churn: bool,
+    /// How many idempotent producers.
+    pub producers: u32,
+    /// How many producers without sequence numbers.
+    pub plain_producers: u32,
+    /// How many consumers.
+    pub consumers: u32,
+    /// How long producers wait between two batches, at most.
+    pub pause_max: Duration,
     /// How long faults happen.
     pub turbulence: Duration,
     /// How long after the last fault everything must have come to rest.
@@ -38,14 +119,8 @@ pub struct Plan {
     pub garbling: f64,
     /// The longest that a frame takes.
     pub delay_max: Duration,
-    /// The mean time between crashes, if nodes crash.
-    pub crash_every: Option<Duration>,
-    /// The mean time between cuts of links, if links are cut.
-    pub cut_every: Option<Duration>,
-    /// The mean time between transfers of leadership, if somebody asks for them.
-    pub transfer_every: Option<Duration>,
-    /// The mean time between deletions of records, if somebody asks for them.
-    pub delete_every: Option<Duration>,
+    /// The chance that a client's connection breaks before it has its answer.
+    pub hangup: f64,
     /// How long a client waits for an answer before it asks again, perhaps somebody else.
     pub answer_max: Duration,
     /// The longest that an operation of the disk takes.
@@ -56,63 +131,97 @@ pub struct Plan {
     pub disk_errors: f64,
     /// The chance that a new file finds no room, or a read no descriptor.
     pub disk_shortages: f64,
+    /// What happens when.
+    pub faults: Vec<Fault>,
+}
+
+/// A stream of chance of its own for each use, so that one more draw in one does not change the
+/// others.
+pub(super) fn stream(seed: u64, name: &str) -> Rng {
+    let mut hash = seed ^ 0x9e37_79b9_7f4a_7c15;
+    for byte in name.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    Rng::with_seed(hash)
 }
 
 impl Plan {
-    /// The plan of a seed, for this many nodes.
+    /// The plan of a seed, for this many nodes, with everything that may be survived.
     ///
     /// # Panics
     ///
     /// If there are no nodes.
     #[must_use]
     pub fn of_seed(seed: u64, nodes: u32) -> Plan {
+        Plan::new(seed, nodes, Profile::Swarm)
+    }
+
+    /// The plan of a seed, for this many nodes, with the faults of a profile.
+    ///
+    /// # Panics
+    ///
+    /// If there are no nodes.
+    #[must_use]
+    pub fn new(seed: u64, nodes: u32, profile: Profile) -> Plan {
         assert!(nodes > 0, "a world has a node at least");
-        let mut rng = Rng::with_seed(seed ^ 0x9e37_79b9_7f4a_7c15);
-        let mut chance = |rate: f64| if rng.bool() { 0.0 } else { rng.f64() * rate };
-        let (loss, duplication, reordering, garbling) =
-            (chance(0.2), chance(0.1), chance(0.1), chance(0.02));
-        let disk_stalls = chance(0.01);
-        let disk_errors = chance(0.001);
-        let disk_shortages = chance(0.05);
-        let mut every = |from: u64, to: u64| {
-            let happens = rng.u8(..4) > 0;
-            happens.then(|| Duration::from_millis(rng.u64(from..to)))
+        let mut rng = stream(seed, "plan");
+        let net = profile.has_net();
+        let mut chance = |is_meant: bool, rate: f64| {
+            let drawn = if rng.bool() { 0.0 } else { rng.f64() * rate };
+            if is_meant { drawn } else { 0.0 }
         };
-        let crash_every = every(1_000, 8_000);
-        let cut_every = every(500, 6_000);
-        let transfer_every = every(1_000, 10_000);
-        let delete_every = every(1_000, 10_000);
-        Plan {
+        let (loss, duplication) = (chance(net, 0.2), chance(net, 0.1));
+        let (reordering, garbling) = (chance(net, 0.1), chance(net, 0.02));
+        let hangup = chance(net, 0.05);
+        let disk = profile.has_disk();
+        let disk_stalls = chance(disk, 0.01);
+        let disk_errors = chance(disk, 0.0002);
+        let disk_shortages = chance(disk, 0.05);
+        let mut plan = Plan {
             seed,
+            profile,
             nodes,
-            disk_stalls,
-            disk_errors,
-            disk_shortages,
             shards: match rng.bool() {
                 true => vec![1],
                 false => (0..3).map(|_| rng.u16(1..=3)).collect(),
             },
             value_bytes_max: [50, 500, 5_000][rng.usize(..3)],
             segment_bytes: 64 << 10,
-            groups: rng.u64(1..=3),
-            clients: rng.u32(1..=4),
-            turbulence: Duration::from_secs(12),
-            patience: Duration::from_secs(40),
+            topics: Vec::new(),
+            groups: 0,
+            churn: rng.u8(..3) == 0,
+            producers: rng.u32(1..=4),
+            plain_producers: rng.u32(0..=2),
+            consumers: rng.u32(1..=4),
+            pause_max: Duration::from_millis([10, 50, 200][rng.usize(..3)]),
+            turbulence: Duration::from_secs(60),
+            patience: Duration::from_secs(60),
             loss,
             duplication,
             reordering,
             garbling,
             delay_max: Duration::from_micros(rng.u64(200..20_000)),
-            crash_every,
-            cut_every,
-            transfer_every,
-            delete_every,
+            hangup,
             answer_max: Duration::from_millis(match rng.bool() {
-                true => rng.u64(10..300),
+                true => rng.u64(50..600),
                 false => 4_000,
             }),
             disk_delay_max: Duration::from_micros(rng.u64(200..10_000)),
-        }
+            disk_stalls,
+            disk_errors,
+            disk_shortages,
+            faults: Vec::new(),
+        };
+        plan.topics = topics(&mut rng, nodes);
+        plan.faults = schedule::draw(&plan);
+        plan
+    }
+
+    /// Whether what partitions know of a producer may be lost.
+    pub(super) fn forgets_producers(&self) -> bool {
+        let forgets = |fault: &Fault| matches!(fault.kind, FaultKind::DeleteRecords { .. });
+        let is_short = |topic: &TopicPlan| topic.retention_bytes.is_some();
+        self.topics.iter().any(is_short) || self.faults.iter().any(forgets)
     }
 
     /// The same, but nothing fails, and nobody asks for anything out of turn.
@@ -123,10 +232,8 @@ impl Plan {
             duplication: 0.0,
             reordering: 0.0,
             garbling: 0.0,
-            crash_every: None,
-            cut_every: None,
-            transfer_every: None,
-            delete_every: None,
+            hangup: 0.0,
+            faults: Vec::new(),
             disk_stalls: 0.0,
             disk_errors: 0.0,
             disk_shortages: 0.0,
@@ -139,4 +246,15 @@ impl Plan {
         let at = usize::try_from(node.0).expect("few nodes") % self.shards.len();
         self.shards[at]
     }
+}
+
+fn topics(rng: &mut Rng, nodes: u32) -> Vec<TopicPlan> {
+    let most = i16::try_from(nodes.min(5)).expect("five at most");
+    let topic = |number| TopicPlan {
+        name: format!("topic-{number}"),
+        partitions: rng.i32(1..=3),
+        replication: if rng.bool() { most } else { most.min(3) },
+        retention_bytes: (rng.u8(..4) == 0).then(|| rng.u64(100_000..400_000)),
+    };
+    (1..=2).map(topic).collect()
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use crate::{Lane, NodeId};
+
 /// What happened so far.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
@@ -20,9 +22,32 @@ impl Trace {
     }
 
     /// Something has happened.
-    pub(super) fn note(&mut self, now: Duration, what: &str) {
+    pub(super) fn note(&mut self, now: Duration, what: impl FnOnce() -> String) {
+        let what = what();
         self.mix(&now.as_nanos().to_le_bytes());
         self.mix(what.as_bytes());
+        self.write(now, &what);
+    }
+
+    /// A frame was sent: the most frequent thing, so its text is made only to be kept.
+    pub(super) fn frame(
+        &mut self,
+        now: Duration,
+        from: NodeId,
+        to: NodeId,
+        lane: Lane,
+        bytes: &[u8],
+    ) {
+        self.mix(&now.as_nanos().to_le_bytes());
+        self.mix(&[from.0.to_le_bytes(), to.0.to_le_bytes()].concat());
+        self.mix(bytes);
+        if self.lines.is_some() {
+            let what = format!("{from} to {to} by {lane:?}: {} bytes", bytes.len());
+            self.write(now, &what);
+        }
+    }
+
+    fn write(&mut self, now: Duration, what: &str) {
         if let Some(lines) = &mut self.lines {
             let seconds = now.as_secs_f64();
             writeln!(lines, "{seconds:12.6} {what}").expect("a string takes everything");
@@ -30,7 +55,7 @@ impl Trace {
     }
 
     /// Bytes that belong to what has happened.
-    pub(super) fn mix(&mut self, bytes: &[u8]) {
+    fn mix(&mut self, bytes: &[u8]) {
         // FNV-1a over eight bytes at a time: only equality matters.
         for chunk in bytes.chunks(8) {
             let mut word = [0; 8];

@@ -1,44 +1,54 @@
 //! The event loop of the simulated world.
 
+mod audit;
 mod clients;
 mod embedded;
+mod faults;
+mod finish;
 mod nodes;
+mod observe;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use fastrand::Rng;
-use highwater_log::storage::Faults;
-use highwater_record::Buffer;
+use highwater_record::{Budget, Buffer};
 
-use super::client::{Producer, Reader};
+use super::clock::Clock;
 use super::disk::{Disk, SimStorage};
+use super::history::{self, History};
 use super::network::{Network, Pair};
 use super::oracle::{Oracle, Violation, demand};
-use super::plan::Plan;
+use super::plan::{Plan, stream};
+use super::reached::Reached;
 use super::trace::Trace;
+use crate::kafka::KafkaService;
 use crate::{
-    GroupId, Input, Lane, LogIndex, NoService, NodeId, Now, Op, Output, ReplicaStatus, Session,
-    Shard, ShardId,
+    ConnId, GroupId, Input, Lane, LogIndex, NodeId, Output, ReplicaStatus, Session, Shard, ShardId,
 };
+use clients::Seated;
 use embedded::Scripted;
 pub use embedded::{Embedded, Lost};
+use finish::FinalRead;
 pub(super) use nodes::{CLUSTER, incarnation_of};
 
 /// The wall clock at the beginning of every run, in milliseconds since the Unix epoch.
 pub(super) const EPOCH_MS: i64 = 1_700_000_000_000;
 
 /// How often the auditor asks each replica for what is committed.
-const AUDIT_INTERVAL: Duration = Duration::from_millis(100);
+const AUDIT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How many events a run may have; more means that something goes round in circles.
-const EVENTS_MAX: u64 = 5_000_000;
+/// How many events a run may have for each second it lasts; more means that something goes round
+/// in circles.
+const EVENTS_PER_SECOND_MAX: u64 = 200_000;
 
 /// Something that is going to happen.
 #[derive(Debug)]
 enum Event {
-    /// A node is to take a turn.
+    /// A shard is to take a turn.
     Wake { at: Place, life: u64 },
     /// A message between two shards of a node arrives.
     Cross { to: Place, life: u64, input: Input },
@@ -64,22 +74,39 @@ enum Event {
     },
     /// Two nodes try to link.
     Connect { pair: Pair },
-    /// A node dies.
-    Crash { node: NodeId },
-    /// It is started again.
-    Restart { node: NodeId },
-    /// A link is cut.
-    Cut,
-    /// And mended.
+    /// A link is mended.
     Mend { pair: Pair },
-    /// Somebody asks for a transfer of leadership.
-    Transfer,
-    /// Somebody deletes records.
-    Delete,
-    /// A client has waited long enough, or may go on.
-    Client { asker: Asker, turn: u64 },
-    /// A client's question reaches one of a node's shards.
-    Question { to: Place, question: Input },
+    /// The fault of this number of the plan happens.
+    Fault { number: usize },
+    /// A flapping link goes down again.
+    Flap {
+        pair: Pair,
+        times: u32,
+        period: Duration,
+    },
+    /// A node is started again.
+    Restart { node: NodeId },
+    /// A node's own disk is put back, and it is started.
+    PutBack { node: NodeId },
+    /// A paused node goes on.
+    Resume { node: NodeId },
+    /// A node's disk has room again, and is as fast as before.
+    Recover { node: NodeId },
+    /// A client may go on, or has waited long enough.
+    Client { index: usize, turn: u64 },
+    /// A client's request arrives.
+    Request {
+        to: Place,
+        life: u64,
+        conn: ConnId,
+        frame: Vec<u8>,
+    },
+    /// An answer arrives at a client; none if its connection is lost.
+    Answer {
+        index: usize,
+        turn: u64,
+        answer: Option<Bytes>,
+    },
     /// The auditor looks.
     Audit,
 }
@@ -91,13 +118,18 @@ struct Place {
     shard: ShardId,
 }
 
-/// Who waits for an answer.
+/// Who waits for the answer to an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Asker {
-    Producer(usize),
-    Reader(usize),
-    Auditor(NodeId, GroupId),
-    Embedded,
+    /// The auditor, about a replica in this life of its node.
+    Auditor(NodeId, GroupId, u64),
+    /// Who reads the whole log of a replica in the end.
+    Final(NodeId, GroupId),
+    /// A test that drives the world by itself, by this call.
+    Embedded(u64),
+    /// Somebody who reads from any replica, from an offset on.
+    Peeker(GroupId, i64),
+    /// Nobody.
     Nobody,
 }
 
@@ -105,8 +137,13 @@ enum Asker {
 struct Node {
     id: NodeId,
     disk: Disk,
+    clock: Clock,
     shards: Vec<Running>,
     life: u64,
+    /// It does nothing until then.
+    paused: Option<Duration>,
+    /// Its own disk is away.
+    is_emptied: bool,
 }
 
 impl Node {
@@ -123,60 +160,79 @@ impl Node {
 /// A shard that runs.
 struct Running {
     shard: SimShard,
+    /// What it may take of memory.
+    budget: Budget,
     wake_at: Option<Duration>,
     /// When the last message to it from another shard arrives: they keep their order.
     crossed: Duration,
 }
 
-type SimShard = Shard<SimStorage, NoService>;
+type SimShard = Shard<SimStorage, KafkaService>;
 
 /// The whole world.
 pub struct World {
     plan: Plan,
     now: Duration,
     sequence: u64,
-    events: BinaryHeap<Reverse<(Duration, u64, EventBox)>>,
+    events: BinaryHeap<Reverse<Queued>>,
     nodes: BTreeMap<NodeId, Node>,
     network: Network,
+    /// Chance of the world itself.
     rng: Rng,
     client_rng: Rng,
-    producers: Vec<Producer>,
-    readers: Vec<Reader>,
-    /// Which question each client has asked last, and when it stops waiting for the answer.
-    waiting: BTreeMap<Asker, u64>,
-    tickets: BTreeMap<u64, (Asker, u64)>,
+    clients: Vec<Seated>,
+    last_value: u64,
+    passing: Option<Arc<str>>,
+    /// Whose connection is whose.
+    connections: BTreeMap<ConnId, (usize, u64)>,
+    next_connection: u64,
+    tickets: BTreeMap<u64, Asker>,
     next_ticket: u64,
     /// What a test does to the world by itself.
     scripted: Scripted,
     /// How far the auditor has read, by replica.
     audited: BTreeMap<(NodeId, GroupId), LogIndex>,
+    finals: BTreeMap<(NodeId, GroupId), FinalRead>,
+    /// Nodes whose disk was found damaged: they may lack something.
+    damaged: BTreeSet<NodeId>,
+    /// Groups that were removed from a node with their topic.
+    dropped: BTreeSet<GroupId>,
+    /// Nodes that a crash has hit amid a removal: what is left of the group looks damaged, until
+    /// it is removed at last.
+    half_dropped: BTreeSet<NodeId>,
+    watched: BTreeMap<(NodeId, GroupId), ReplicaStatus>,
     oracle: Oracle,
+    history: History,
     trace: Trace,
     calm: bool,
     report: Report,
 }
 
-/// An event in the heap; never compared.
+/// An event in the heap, ordered by time, then as they were made.
 #[derive(Debug)]
-struct EventBox(Event);
+struct Queued {
+    at: Duration,
+    sequence: u64,
+    event: Event,
+}
 
-impl PartialEq for EventBox {
-    fn eq(&self, _: &EventBox) -> bool {
-        true
+impl PartialEq for Queued {
+    fn eq(&self, other: &Queued) -> bool {
+        self.cmp(other).is_eq()
     }
 }
 
-impl Eq for EventBox {}
+impl Eq for Queued {}
 
-impl PartialOrd for EventBox {
-    fn partial_cmp(&self, other: &EventBox) -> Option<std::cmp::Ordering> {
+impl PartialOrd for Queued {
+    fn partial_cmp(&self, other: &Queued) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for EventBox {
-    fn cmp(&self, _: &EventBox) -> std::cmp::Ordering {
-        std::cmp::Ordering::Equal
+impl Ord for Queued {
+    fn cmp(&self, other: &Queued) -> std::cmp::Ordering {
+        (self.at, self.sequence).cmp(&(other.at, other.sequence))
     }
 }
 
@@ -187,18 +243,54 @@ pub struct Report {
     pub events: u64,
     /// Virtual time, until everything had come to rest.
     pub time: Duration,
-    /// Batches acknowledged.
+    /// Operations of clients.
+    pub operations: u64,
+    /// Records acknowledged.
     pub acked: u64,
+    /// Records read from replicas in the end.
+    pub read_finally: u64,
     /// Entries seen committed.
     pub committed: u64,
     /// Terms that had a leader, over all groups.
     pub leaders: u64,
-    /// Crashes of nodes.
-    pub crashes: u64,
-    /// Frames lost, doubled or garbled in transit.
-    pub frames_troubled: u64,
+    /// What was done to the world, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Rare paths that were reached.
+    pub reached: Reached,
     /// The hash of the trace.
     pub trace_hash: u64,
+}
+
+impl Report {
+    fn count(&mut self, fault: &'static str) {
+        *self.faults.entry(fault).or_default() += 1;
+    }
+
+    /// Adds what another run came to.
+    pub fn merge(&mut self, other: &Report) {
+        self.events += other.events;
+        self.time += other.time;
+        self.operations += other.operations;
+        self.acked += other.acked;
+        self.read_finally += other.read_finally;
+        self.committed += other.committed;
+        self.leaders += other.leaders;
+        for (fault, count) in &other.faults {
+            *self.faults.entry(fault).or_default() += count;
+        }
+        self.reached.merge(&other.reached);
+    }
+}
+
+/// All of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What happened, if it was to be kept.
+    pub trace: String,
+    /// What clients asked and were told.
+    pub history: History,
+    /// What it came to.
+    pub result: Result<Report, Violation>,
 }
 
 /// Runs a plan to its end.
@@ -207,30 +299,37 @@ pub struct Report {
 ///
 /// The first [`Violation`].
 pub fn run(plan: Plan) -> Result<Report, Violation> {
-    World::new(plan).run().1
+    World::new(plan).run().result
 }
 
 impl World {
     /// A world at its beginning.
     #[must_use]
     pub fn new(plan: Plan) -> World {
-        let mut rng = Rng::with_seed(plan.seed);
         let mut world = World {
-            network: Network::new(rng.u64(..)),
-            client_rng: Rng::with_seed(rng.u64(..)),
+            network: Network::new(stream(plan.seed, "network")),
+            rng: stream(plan.seed, "world"),
+            client_rng: stream(plan.seed, "clients"),
             now: Duration::ZERO,
             sequence: 0,
             events: BinaryHeap::new(),
             nodes: BTreeMap::new(),
-            rng,
-            producers: Vec::new(),
-            readers: Vec::new(),
-            waiting: BTreeMap::new(),
+            clients: Vec::new(),
+            last_value: 0,
+            passing: None,
+            connections: BTreeMap::new(),
+            next_connection: 0,
             tickets: BTreeMap::new(),
             next_ticket: 0,
             scripted: Scripted::default(),
             audited: BTreeMap::new(),
+            finals: BTreeMap::new(),
+            damaged: BTreeSet::new(),
+            dropped: BTreeSet::new(),
+            half_dropped: BTreeSet::new(),
+            watched: BTreeMap::new(),
             oracle: Oracle::default(),
+            history: History::default(),
             trace: Trace::default(),
             calm: false,
             report: Report::default(),
@@ -240,24 +339,35 @@ impl World {
         world
     }
 
-    /// Keeps the text of the trace, which [`run`](World::run) then gives.
+    /// Keeps the text of the trace.
     #[must_use]
     pub fn traced(mut self) -> World {
         self.trace = Trace::with_text();
         self
     }
 
-    /// Runs to the end: faults for a while, then none until everything has come to rest. The
-    /// text of the trace, if it was kept, and what the run came to.
-    pub fn run(mut self) -> (String, Result<Report, Violation>) {
+    /// Runs to the end: faults for a while, then none until everything has come to rest, then
+    /// every replica is read and the clients' history judged.
+    #[must_use]
+    pub fn run(mut self) -> Outcome {
         let result = self.run_phases();
+        for node in (1..=self.plan.nodes).map(NodeId) {
+            self.note_end(node);
+        }
+        let had_ten = self.oracle.groups_with_leaders(10);
+        self.report
+            .reached
+            .add("a partition has had ten leaders", had_ten);
         let mut report = self.report;
         report.time = self.now;
-        report.acked = self.oracle.acked_count();
         report.committed = self.oracle.committed_count();
         report.leaders = self.oracle.leader_count();
         report.trace_hash = self.trace.hash();
-        (self.trace.text(), result.map(|()| report))
+        Outcome {
+            trace: self.trace.text(),
+            history: self.history,
+            result: result.map(|()| report),
+        }
     }
 
     fn run_phases(&mut self) -> Result<(), Violation> {
@@ -265,10 +375,37 @@ impl World {
         self.calm_down();
         let end = self.plan.turbulence + self.plan.patience;
         self.run_until(end, World::is_at_rest)?;
-        demand(self.is_at_rest(), "L1 all comes to rest", || {
-            self.describe_unrest()
-        })?;
-        self.oracle.settle()
+        demand(
+            self.is_at_rest() || self.may_stop(),
+            "L1 all comes to rest",
+            || self.describe_unrest(),
+        )?;
+        self.read_replicas()?;
+        self.judge_history()
+    }
+
+    /// Whether the plan goes beyond what the protocol promises to survive.
+    fn may_stop(&self) -> bool {
+        self.plan.profile == super::plan::Profile::Beyond
+    }
+
+    fn judge_history(&mut self) -> Result<(), Violation> {
+        for seated in &mut self.clients {
+            seated.client.give_up(&mut self.history);
+        }
+        let retention = self
+            .plan
+            .topics
+            .iter()
+            .any(|it| it.retention_bytes.is_some());
+        let verdict = history::check(&self.history, history::Rules { retention });
+        self.report.acked = verdict.acked;
+        self.report.read_finally = verdict.read_finally;
+        self.report.operations = verdict.events / 2;
+        let first = verdict.anomalies.first();
+        demand(verdict.is_clean(), "the clients' history is clean", || {
+            format!("{:?}; first of them: {first:?}", verdict.counts)
+        })
     }
 
     fn run_until(
@@ -276,20 +413,7 @@ impl World {
         end: Duration,
         is_enough: impl Fn(&World) -> bool,
     ) -> Result<(), Violation> {
-        while let Some(Reverse((at, ..))) = self.events.peek() {
-            if *at > end {
-                break;
-            }
-            let Reverse((at, _, event)) = self.events.pop().expect("there is one");
-            self.now = at;
-            self.report.events += 1;
-            demand(
-                self.report.events <= EVENTS_MAX,
-                "B1 work is bounded",
-                || format!("{EVENTS_MAX} events"),
-            )?;
-            let audits = matches!(event.0, Event::Audit);
-            self.handle(event.0)?;
+        while let Some(audits) = self.step(end)? {
             if audits && is_enough(self) {
                 return Ok(());
             }
@@ -298,86 +422,58 @@ impl World {
         Ok(())
     }
 
+    /// Lets the next thing happen, if it does by `end`. Whether the auditor has looked.
+    fn step(&mut self, end: Duration) -> Result<Option<bool>, Violation> {
+        if self.events.peek().is_none_or(|next| next.0.at > end) {
+            return Ok(None);
+        }
+        let Reverse(queued) = self.events.pop().expect("there is one");
+        self.now = queued.at;
+        self.history.set_now(queued.at);
+        self.report.events += 1;
+        let events_max = EVENTS_PER_SECOND_MAX * (self.now.as_secs() + 10);
+        demand(
+            self.report.events <= events_max,
+            "B1 work is bounded",
+            || format!("{events_max} events"),
+        )?;
+        let audits = matches!(queued.event, Event::Audit);
+        self.handle(queued.event)?;
+        Ok(Some(audits))
+    }
+
     fn set_up(&mut self) {
-        for number in 1..=self.plan.nodes {
-            let id = NodeId(number);
+        for id in (1..=self.plan.nodes).map(NodeId) {
             let node = Node {
                 id,
                 disk: self.new_disk(id),
+                clock: Clock::new(EPOCH_MS),
                 shards: Vec::new(),
                 life: 0,
+                paused: None,
+                is_emptied: false,
             };
             self.nodes.insert(id, node);
             self.at(Duration::ZERO, Event::Restart { node: id });
         }
-        for index in 0..self.plan.clients {
-            let group = self.group_of(index);
-            let id = i64::from(index) + 1_000;
-            let left = self.rng.u32(20..200);
-            self.producers
-                .push(Producer::new(id, group, left, self.plan.value_bytes_max));
-            self.readers.push(Reader::new(group, self.rng.bool()));
-            let index = usize::try_from(index).expect("few clients");
-            for asker in [Asker::Producer(index), Asker::Reader(index)] {
-                self.at(Duration::ZERO, Event::Client { asker, turn: 0 });
-                self.waiting.insert(asker, 0);
-            }
-        }
+        self.seat_clients();
         self.at(AUDIT_INTERVAL, Event::Audit);
-        for node in 1..=self.plan.nodes {
-            self.schedule(self.plan.crash_every, |_| Event::Crash {
-                node: NodeId(node),
-            });
-        }
-        self.schedule(self.plan.cut_every, |_| Event::Cut);
-        self.schedule(self.plan.transfer_every, |_| Event::Transfer);
-        self.schedule(self.plan.delete_every, |_| Event::Delete);
-    }
-
-    fn new_disk(&mut self, id: NodeId) -> Disk {
-        let faults = Faults {
-            delay_min: Duration::from_micros(50),
-            delay_max: self.plan.disk_delay_max,
-            stall_rate: self.plan.disk_stalls,
-            stall: Duration::from_millis(700),
-            write_error: self.plan.disk_errors,
-            sync_error: self.plan.disk_errors,
-            no_space: self.plan.disk_shortages,
-            no_resources: self.plan.disk_shortages,
-            ..Faults::default()
-        };
-        Disk::new(id, faults, self.rng.u64(..))
-    }
-
-    fn group_of(&self, index: u32) -> GroupId {
-        GroupId(1 + u64::from(index) % self.plan.groups)
-    }
-
-    /// Lets something happen after about `every`, if it happens at all.
-    fn schedule(&mut self, every: Option<Duration>, event: impl FnOnce(&mut World) -> Event) {
-        if let Some(every) = every.filter(|_| !self.calm) {
-            let wait = every.mul_f64(self.rng.f64() * 2.0);
-            let event = event(self);
-            self.after(wait, event);
+        for (number, fault) in self.plan.faults.clone().into_iter().enumerate() {
+            self.at(fault.at, Event::Fault { number });
         }
     }
 
     fn at(&mut self, at: Duration, event: Event) {
         self.sequence += 1;
-        let entry = (at, self.sequence, EventBox(event));
-        self.events.push(Reverse(entry));
+        self.events.push(Reverse(Queued {
+            at,
+            sequence: self.sequence,
+            event,
+        }));
     }
 
     fn after(&mut self, wait: Duration, event: Event) {
         self.at(self.now + wait, event);
-    }
-
-    fn clock(&self) -> Now {
-        let ms = i64::try_from(self.now.as_millis()).expect("runs are short");
-        Now {
-            monotonic: self.now,
-            wall_ms: EPOCH_MS + ms,
-        }
     }
 }
 
@@ -385,19 +481,7 @@ impl World {
 impl World {
     fn handle(&mut self, event: Event) -> Result<(), Violation> {
         match event {
-            Event::Wake { at, life } => {
-                if self.nodes[&at.node].life != life {
-                    return Ok(());
-                }
-                let Some(running) = self.running(at) else {
-                    return Ok(());
-                };
-                let due = running.wake_at;
-                if due.is_none_or(|due| due > self.now) {
-                    return Ok(());
-                }
-                self.turn(at)
-            }
+            Event::Wake { at, life } => self.woken(at, life),
             Event::Cross { to, life, input } => {
                 if self.nodes[&to.node].life == life {
                     self.input(to, input);
@@ -411,13 +495,11 @@ impl World {
                 lane,
                 bytes,
             } => {
-                let bytes = Buffer::from(bytes);
-                let session = Session(session);
                 let input = Input::PeerFrame {
                     from,
-                    session,
+                    session: Session(session),
                     lane,
-                    bytes,
+                    bytes: Buffer::from(bytes),
                 };
                 self.input(front(to), input);
                 Ok(())
@@ -427,13 +509,7 @@ impl World {
                 peer,
                 session,
             } => {
-                self.trace
-                    .note(self.now, &format!("{node} linked to {peer} by {session}"));
-                self.input_all(node, || Input::PeerUp {
-                    node: peer,
-                    session: Session(session),
-                    incarnation: incarnation_of(peer),
-                });
+                self.link_up(node, peer, session);
                 Ok(())
             }
             Event::LinkDown {
@@ -441,75 +517,67 @@ impl World {
                 peer,
                 session,
             } => {
-                self.trace
-                    .note(self.now, &format!("{node} lost {peer} of {session}"));
-                self.input_all(node, || Input::PeerDown {
-                    node: peer,
-                    session: Session(session),
-                });
+                self.link_down(node, peer, session);
                 Ok(())
             }
             Event::Connect { pair } => {
                 self.connect(pair);
                 Ok(())
             }
-            Event::Crash { .. } | Event::Cut | Event::Transfer if self.scripted.is_calm() => Ok(()),
-            Event::Crash { node } => {
-                self.crash(node);
-                Ok(())
-            }
-            Event::Restart { node } if self.scripted.is_down(node) => Ok(()),
-            Event::Restart { node } => self.restart(node),
-            Event::Cut => {
-                self.cut();
-                Ok(())
-            }
             Event::Mend { pair } if self.scripted.is_parted(pair) => Ok(()),
             Event::Mend { pair } => {
-                let link = self.network.links.entry(pair).or_default();
-                link.cut = (false, false);
-                self.after(Duration::from_millis(1), Event::Connect { pair });
+                self.mend(pair);
                 Ok(())
             }
-            Event::Transfer => {
-                let (group, to) = (self.any_group(), self.any_place());
-                self.schedule(self.plan.transfer_every, |_| Event::Transfer);
-                self.ask(Asker::Nobody, 0, to, group, Op::Transfer { to: None });
+            Event::Fault { number } => {
+                self.fault(number);
                 Ok(())
             }
-            Event::Delete => {
-                let (group, to) = (self.any_group(), self.any_place());
-                self.schedule(self.plan.delete_every, |_| Event::Delete);
-                // Only what every reader has seen, so that none has to skip what it must see.
-                let readers = self.readers.iter().filter(|it| it.group() == group);
-                if let Some(before) = readers.map(Reader::offset).min() {
-                    let before = Some(before);
-                    self.ask(Asker::Nobody, 0, to, group, Op::DeleteRecords { before });
-                }
+            Event::Flap {
+                pair,
+                times,
+                period,
+            } => {
+                self.flap(pair, times, period);
                 Ok(())
             }
-            Event::Client { asker, turn } => self.client(asker, turn, None),
-            Event::Question { to, question } => {
-                self.input(to, question);
+            Event::Restart { node } | Event::PutBack { node } if self.scripted.is_down(node) => {
                 Ok(())
             }
+            Event::Restart { node } => self.restart(node),
+            Event::PutBack { node } => {
+                let node_ = self.nodes.get_mut(&node).expect("nodes stay");
+                node_.is_emptied = false;
+                self.restart(node)
+            }
+            Event::Resume { node } => {
+                self.resume(node);
+                Ok(())
+            }
+            Event::Recover { node } => {
+                let node = self.nodes.get_mut(&node).expect("nodes stay");
+                node.disk.recover();
+                Ok(())
+            }
+            Event::Client { index, turn } => self.client(index, turn, None),
+            Event::Request {
+                to,
+                life,
+                conn,
+                frame,
+            } => {
+                self.request(to, life, conn, &frame);
+                Ok(())
+            }
+            Event::Answer {
+                index,
+                turn,
+                answer,
+            } => self.client(index, turn, Some(answer)),
             Event::Audit => {
                 self.audit();
-                Ok(())
+                self.observe_gauges()
             }
-        }
-    }
-
-    fn any_group(&mut self) -> GroupId {
-        GroupId(self.rng.u64(1..=self.plan.groups))
-    }
-
-    fn any_place(&mut self) -> Place {
-        let node = NodeId(self.rng.u32(1..=self.plan.nodes));
-        let shard = self.rng.u16(0..self.plan.shards_of(node));
-        Place {
-            node,
-            shard: ShardId(shard),
         }
     }
 
@@ -544,27 +612,47 @@ impl World {
         }
     }
 
+    fn woken(&mut self, at: Place, life: u64) -> Result<(), Violation> {
+        let (now, node) = (self.now, &self.nodes[&at.node]);
+        if node.life != life {
+            return Ok(());
+        }
+        let paused = node.paused;
+        let Some(running) = self.running(at) else {
+            return Ok(());
+        };
+        if running.wake_at.is_none_or(|due| due > now) {
+            return Ok(());
+        }
+        running.wake_at = None;
+        match paused {
+            Some(until) => {
+                self.wake(at, until);
+                Ok(())
+            }
+            None => self.turn(at),
+        }
+    }
+
     fn turn(&mut self, at: Place) -> Result<(), Violation> {
-        let now = self.clock();
         let node = self.nodes.get_mut(&at.node).expect("nodes stay");
+        let now = node.clock.at(self.now);
         node.disk.set_now(self.now);
         let running = &mut node.shards[usize::from(at.shard.0)];
-        running.wake_at = None;
         let turn = running.shard.turn(now);
         let mut outputs = Vec::new();
         while let Some(output) = running.shard.poll_output() {
             outputs.push(output);
         }
-        for group in running.shard.groups() {
-            let status = running.shard.status(group).expect("listed");
-            self.oracle.standing(at.node, group, &status)?;
-        }
-        let due = [turn.next_deadline, node.disk.next_due(at.shard)];
+        let deadline = turn.next_deadline.map(|due| node.clock.when(due));
+        let due = [deadline, node.disk.next_due(at.shard)];
         let due = due.into_iter().flatten().min();
+        self.observe(at)?;
         for output in outputs {
             self.output(at, output)?;
         }
         if turn.more {
+            self.report.reached.hit("a turn leaves work for the next");
             self.wake(at, self.now + Duration::from_micros(1));
         } else if let Some(due) = due {
             self.wake(at, due.max(self.now + Duration::from_nanos(1)));
@@ -585,19 +673,15 @@ impl World {
                 for chunk in &chunks {
                     bytes.extend_from_slice(chunk);
                 }
-                self.trace.note(
-                    self.now,
-                    &format!("{from} to {to} by {lane:?}: {} bytes", bytes.len()),
-                );
-                self.trace.mix(&bytes);
+                self.trace.frame(self.now, from, to, lane, &bytes);
                 self.deliver(from, to, session.0, lane, bytes);
                 Ok(())
             }
             Output::LocalDone { ticket, result } => {
-                let Some((asker, turn)) = self.tickets.remove(&ticket.0) else {
+                let Some(asker) = self.tickets.remove(&ticket.0) else {
                     return Ok(());
                 };
-                self.answered(from, asker, turn, result)
+                self.answered(from, asker, result)
             }
             Output::ToShard { to, message } => {
                 let input = Input::FromShard {
@@ -607,16 +691,27 @@ impl World {
                 self.cross(Place { shard: to, ..place }, input);
                 Ok(())
             }
+            Output::Response { conn, chunks } => {
+                self.respond(conn, &chunks);
+                Ok(())
+            }
+            Output::Close { conn } => {
+                self.hang_up(conn);
+                Ok(())
+            }
             Output::Failed { reason } => {
-                let expected = self.plan.disk_errors > 0.0 && !self.calm;
                 self.trace
-                    .note(self.now, &format!("{from} fails: {reason}"));
-                self.fail(from);
+                    .note(self.now, || format!("{from} fails: {reason}"));
+                let expected = self.plan.disk_errors > 0.0 && !self.calm;
+                self.report.count("disk failure");
+                self.report.reached.hit("a disk fails and its node ends");
+                self.power_cut(from);
+                let down = Duration::from_millis(self.rng.u64(10..3_000));
+                self.after(down, Event::Restart { node: from });
                 demand(expected, "the disk fails only where it is told to", || {
                     reason
                 })
             }
-            other => demand(false, "nothing else comes out", || format!("{other:?}")),
         }
     }
 
@@ -636,19 +731,25 @@ impl World {
     fn deliver(&mut self, from: NodeId, to: NodeId, session: u64, lane: Lane, bytes: Vec<u8>) {
         let link = self.network.links.get(&Pair::of(from, to));
         if link.is_none_or(|link| link.session != Some(session)) {
+            self.report
+                .reached
+                .hit("a frame of an earlier session is dropped");
             return;
         }
         let fate = self.network.send(&self.plan, self.now, from, to, lane);
-        if fate.arrivals.len() != 1 || fate.flip.is_some() {
-            self.report.frames_troubled += 1;
+        self.count_fate(&fate);
+        let mut bytes = bytes;
+        if let Some(bit) = fate.flip {
+            let len = u64::try_from(bytes.len()).expect("frames are small");
+            let at = usize::try_from(bit / 8 % len).expect("below the length");
+            bytes[at] ^= 1 << (bit % 8);
         }
-        for at in fate.arrivals {
-            let mut bytes = bytes.clone();
-            if let Some(bit) = fate.flip {
-                let len = u64::try_from(bytes.len()).expect("frames are small");
-                let at = usize::try_from(bit / 8 % len).expect("below the length");
-                bytes[at] ^= 1 << (bit % 8);
-            }
+        let last = fate.arrivals.len().saturating_sub(1);
+        for (number, at) in fate.arrivals.into_iter().enumerate() {
+            let bytes = match number == last {
+                true => std::mem::take(&mut bytes),
+                false => bytes.clone(),
+            };
             let event = Event::Deliver {
                 from,
                 to,

@@ -62,11 +62,15 @@ fn describe(action: &Action) -> (&'static str, Value) {
             from,
             leader,
             records,
+            high_watermark,
             log_start,
         } => {
-            let records = pairs(records);
             let fields = json!({
-                "from": from, "leader": leader, "records": records, "log_start": log_start,
+                "from": from,
+                "leader": leader,
+                "records": pairs(records),
+                "high_watermark": high_watermark,
+                "log_start": log_start,
             });
             ("poll", at(partition, fields))
         }
@@ -148,6 +152,7 @@ impl Fields {
                 from: self.some_offset("from")?,
                 leader: self.flag("leader")?,
                 records: self.records()?,
+                high_watermark: self.offset("high_watermark")?,
                 log_start: self.offset("log_start")?,
             },
             "assign" => Action::Assign {

@@ -6,7 +6,7 @@
 //! ```text
 //! {"time":1,"process":4,"op":1,"type":"invoke","f":"send","topic":"t","partition":0,"values":[7,8],"idempotent":true}
 //! {"time":2,"process":4,"op":1,"type":"ok","f":"send",...,"offset":12}
-//! {..."f":"poll","topic":"t","partition":0,"from":12,"leader":true,"records":[[12,7],[13,8]]}
+//! {..."f":"poll","topic":"t","partition":0,"from":12,"leader":true,"records":[[12,7],[13,8]],"high_watermark":14}
 //! {..."type":"fail","f":"poll",...,"log_start":3}           the position was out of range
 //! {..."f":"assign","topic":"t","partition":0,"offset":12}
 //! {..."f":"list-offsets","topic":"t","partition":0,"latest":14}

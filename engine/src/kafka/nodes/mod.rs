@@ -135,7 +135,7 @@ impl Nodes {
         };
         let opened = node.disk.open(now.monotonic, shape.shards);
         let opened = opened.unwrap_or_else(|error| panic!("{id}: {error:?}"));
-        for (shard, (store, recovered)) in (0..shape.shards).zip(opened) {
+        for (shard, (store, recovered)) in (0..shape.shards).zip(opened.stores) {
             let controller = GroupSpec {
                 group: CONTROLLER,
                 replicas: (1..=shape.nodes).map(NodeId).collect(),
@@ -197,7 +197,7 @@ impl Nodes {
     pub(super) fn kill(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).unwrap();
         node.shards.clear();
-        node.disk.crash();
+        node.disk.power_cut();
         for (peer, node) in &mut self.nodes {
             for shard in &mut node.shards {
                 // The session is not looked up: whichever it was, it is over.

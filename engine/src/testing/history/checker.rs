@@ -195,10 +195,13 @@ impl Checker {
                 from,
                 leader,
                 records,
+                high_watermark,
                 log_start: None,
             } => {
-                if *leader && records.is_empty() && *from < open.acked_end {
-                    let what = format!("{partition}: nothing at {from}, acknowledged before");
+                let end = records.last().map_or(*from, |last| last.offset + 1);
+                let is_all = high_watermark.map_or(records.is_empty(), |high| high <= end);
+                if *leader && is_all && end < open.acked_end {
+                    let what = format!("{partition}: nothing at {end}, acknowledged before");
                     self.stale(AnomalyKind::StaleRead, open, what);
                 }
                 let id = self.id(partition);

@@ -74,10 +74,13 @@ pub enum Action {
         partition: Partition,
         /// Its position: the first offset that it has not read.
         from: i64,
-        /// Whether it asks the leader, whose answers are never old.
+        /// Whether the answer must have all that was acknowledged before the question.
         leader: bool,
         /// What it was given, from its position on.
         records: Vec<ReadRecord>,
+        /// The offset behind the last committed record, if it was told: an answer may be empty
+        /// though there is something, while the disk is slow.
+        high_watermark: Option<i64>,
         /// If it fails because its position is out of range: the log start it was told, where
         /// it goes on.
         log_start: Option<i64>,
@@ -176,6 +179,7 @@ impl Action {
             from,
             leader: true,
             records: records_of(records),
+            high_watermark: None,
             log_start: None,
         }
     }
@@ -215,10 +219,13 @@ impl Action {
         match &mut question {
             Action::Send { base_offset, .. } => *base_offset = None,
             Action::Poll {
-                records, log_start, ..
+                records,
+                high_watermark,
+                log_start,
+                ..
             } => {
                 records.clear();
-                *log_start = None;
+                (*high_watermark, *log_start) = (None, None);
             }
             Action::ListOffsets { latest, .. } => *latest = None,
             Action::FetchOffset { offset, .. } => *offset = None,

@@ -1,199 +1,386 @@
-//! Clients ask and are told, and an auditor looks at what every replica has committed.
+//! Clients, their connections, and what is asked of replicas past them.
 
 use std::time::Duration;
 
-use super::super::client::{Producer, Wish};
+use bytes::Bytes;
+use highwater_record::{Buffer, Compression, Offset};
+
+use super::super::client::{Admin, Client, Consumer, Manner, Producer, Scene, Wish};
+use super::super::history::Partition;
 use super::super::oracle::{Violation, demand};
-use super::{AUDIT_INTERVAL, Asker, Event, Place, World, front};
-use crate::{GroupId, Input, NodeId, Op, OpError, OpResult, Outcome, ShardId, Ticket};
+use super::{Asker, Event, Place, World};
+use crate::{
+    ConnId, Fetch, GroupId, Input, NodeId, Op, OpError, OpResult, Outcome, ReadFrom, ShardId,
+    Ticket,
+};
+
+/// How long a client that has nothing to ask waits until it looks again.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// How long a request or an answer takes at most.
+const CLIENT_DELAY_MAX: Duration = Duration::from_millis(2);
+
+/// A client, and where it sits.
+pub(super) struct Seated {
+    pub(super) client: Client,
+    /// Which of its requests is the last one; what concerns earlier ones is over.
+    turn: u64,
+    /// Its connection, while it waits for an answer.
+    conn: Option<(Place, ConnId)>,
+    is_waiting: bool,
+}
 
 impl World {
-    pub(super) fn ask(&mut self, asker: Asker, turn: u64, to: Place, group: GroupId, op: Op) {
-        let ticket = self.new_ticket(asker, turn);
+    pub(super) fn seat_clients(&mut self) {
+        let plan = &self.plan;
+        if plan.topics.is_empty() {
+            return;
+        }
+        let admin = Admin::new(&plan.topics, plan.segment_bytes, plan.churn);
+        let mut clients = vec![Client::Admin(admin)];
+        let partitions: Vec<Partition> = plan
+            .topics
+            .iter()
+            .flat_map(|topic| (0..topic.partitions).map(|index| Partition::new(&topic.name, index)))
+            .collect();
+        let kinds = [
+            Compression::None,
+            Compression::Lz4,
+            Compression::Zstd,
+            Compression::Snappy,
+            Compression::Gzip,
+        ];
+        let mut process = 100;
+        let mut any = |rng: &mut fastrand::Rng| {
+            process += 1;
+            (process, partitions[rng.usize(..partitions.len())].clone())
+        };
+        let rng = &mut self.client_rng;
+        let passing = u32::from(plan.churn);
+        let manners = [
+            (Manner::Idempotent, plan.producers),
+            (Manner::Plain, plan.plain_producers),
+            (Manner::Passing, passing),
+        ];
+        for (manner, count) in manners {
+            for _ in 0..count {
+                let (process, partition) = any(rng);
+                let kind = if rng.bool() {
+                    0
+                } else {
+                    rng.usize(..kinds.len())
+                };
+                let bytes_max = plan.value_bytes_max;
+                let producer = Producer::new(process, partition, manner, kinds[kind], bytes_max);
+                clients.push(Client::Producer(producer));
+            }
+        }
+        for _ in 0..plan.consumers {
+            let (process, partition) = any(rng);
+            clients.push(Client::Consumer(Consumer::new(process, partition)));
+        }
+        for client in clients {
+            let index = self.clients.len();
+            self.clients.push(Seated {
+                client,
+                turn: 0,
+                conn: None,
+                is_waiting: false,
+            });
+            self.at(Duration::ZERO, Event::Client { index, turn: 0 });
+        }
+    }
+
+    /// The consumers of a partition, as far as they have come.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (&Partition, i64)> {
+        self.clients
+            .iter()
+            .filter_map(|seated| match &seated.client {
+                Client::Consumer(consumer) => Some((consumer.partition(), consumer.position())),
+                _ => None,
+            })
+    }
+
+    /// A client is answered, has waited long enough, or may go on.
+    pub(super) fn client(
+        &mut self,
+        index: usize,
+        turn: u64,
+        answer: Option<Option<Bytes>>,
+    ) -> Result<(), Violation> {
+        let seated = &mut self.clients[index];
+        if seated.turn != turn {
+            return Ok(());
+        }
+        seated.turn += 1;
+        let turn = seated.turn;
+        let was_waiting = std::mem::take(&mut seated.is_waiting);
+        let left = seated.conn.take();
+        let mut scene = Scene {
+            rng: &mut self.client_rng,
+            history: &mut self.history,
+            reached: &mut self.report.reached,
+            nodes: self.plan.nodes,
+            last_value: &mut self.last_value,
+            passing: &mut self.passing,
+            forgets_producers: self.plan.forgets_producers(),
+            calm: self.calm,
+        };
+        if was_waiting {
+            let answer = answer.flatten();
+            self.trace.note(self.now, || {
+                let hash = answer.as_ref().map(|bytes| highwater_record::crc32c(bytes));
+                format!("client {index} is told {hash:08x?}")
+            });
+            seated.client.told(&mut scene, answer.as_ref())?;
+        }
+        let wish = seated.client.wish(&mut scene);
+        if let Some((place, conn)) = left {
+            self.leave(place, conn);
+        }
+        let Some(wish) = wish else {
+            self.after(IDLE, Event::Client { index, turn });
+            return Ok(());
+        };
+        self.send_request(index, turn, wish);
+        Ok(())
+    }
+
+    /// Sends a client's request by a connection of its own.
+    fn send_request(&mut self, index: usize, turn: u64, wish: Wish) {
+        let pause = self.client_rng.u64(50_000..self.pause_nanos());
+        let delay = self.client_rng.u64(20_000..nanos(CLIENT_DELAY_MAX));
+        let node = wish.node;
+        let shard = ShardId(self.client_rng.u16(0..self.plan.shards_of(node)));
+        let breaks = !self.calm && self.client_rng.f64() < self.plan.hangup;
+        let breaks_after = self.client_rng.u64(0..100_000_000);
+        self.next_connection += 1;
+        let conn = ConnId(self.next_connection);
+        let place = Place { node, shard };
+        let seated = &mut self.clients[index];
+        seated.is_waiting = true;
+        seated.conn = Some((place, conn));
+        self.connections.insert(conn, (index, turn));
+        let sent = Duration::from_nanos(pause + delay);
+        let request = Event::Request {
+            to: place,
+            life: 0,
+            conn,
+            frame: wish.frame,
+        };
+        self.after(sent, request);
+        let enough = sent + self.plan.answer_max;
+        self.after(enough, Event::Client { index, turn });
+        if breaks {
+            self.report
+                .reached
+                .hit("a client's connection breaks before the answer");
+            let lost = Event::Answer {
+                index,
+                turn,
+                answer: None,
+            };
+            self.after(sent + Duration::from_nanos(breaks_after), lost);
+        }
+    }
+
+    fn pause_nanos(&self) -> u64 {
+        nanos(self.plan.pause_max)
+    }
+
+    /// A request arrives; at a dead node, the connection is refused.
+    pub(super) fn request(&mut self, to: Place, _life: u64, conn: ConnId, frame: &[u8]) {
+        if self.running(to).is_none() {
+            return self.hang_up(conn);
+        }
+        let full = self.running(to).is_some_and(|it| !it.shard.accepts_input());
+        if full {
+            self.report.reached.hit("a hot node takes no more input");
+            return;
+        }
+        // As a listener does: into memory of its own.
+        let frame = Buffer::aligned_copy(frame, 4096);
+        self.input(to, Input::Request { conn, frame });
+    }
+
+    /// A node answers.
+    pub(super) fn respond(&mut self, conn: ConnId, chunks: &[Bytes]) {
+        let Some((index, turn)) = self.connections.remove(&conn) else {
+            return;
+        };
+        let answer = Some(Bytes::from(chunks.concat()));
+        let wait = Duration::from_nanos(self.client_rng.u64(20_000..nanos(CLIENT_DELAY_MAX)));
+        let answer = Event::Answer {
+            index,
+            turn,
+            answer,
+        };
+        self.after(wait, answer);
+    }
+
+    /// A connection is closed by its node.
+    pub(super) fn hang_up(&mut self, conn: ConnId) {
+        let Some((index, turn)) = self.connections.remove(&conn) else {
+            self.report.reached.hit("a flood closes a connection");
+            return;
+        };
+        let wait = Duration::from_nanos(self.client_rng.u64(20_000..nanos(CLIENT_DELAY_MAX)));
+        let lost = Event::Answer {
+            index,
+            turn,
+            answer: None,
+        };
+        self.after(wait, lost);
+    }
+
+    /// A client closes its connection.
+    fn leave(&mut self, place: Place, conn: ConnId) {
+        self.connections.remove(&conn);
+        self.input(place, Input::ConnClosed { conn });
+    }
+
+    /// A node has died: whoever waits for it is told, now or when it has waited long enough.
+    pub(super) fn break_connections(&mut self, node: NodeId) {
+        let of_node = |seated: &Seated| seated.conn.filter(|(place, _)| place.node == node);
+        let broken: Vec<ConnId> = self
+            .clients
+            .iter()
+            .filter_map(|seated| of_node(seated).map(|(_, conn)| conn))
+            .collect();
+        for conn in broken {
+            if !self.connections.contains_key(&conn) {
+                continue;
+            }
+            self.report
+                .reached
+                .hit("a client's node dies before the answer");
+            if self.client_rng.bool() {
+                self.hang_up(conn);
+            }
+        }
+    }
+
+    /// A client sends much at once and reads nothing.
+    pub(super) fn flood(&mut self, node: NodeId, requests: u32) {
+        let place = Place {
+            node,
+            shard: ShardId(0),
+        };
+        let mut wishes = Vec::new();
+        let mut scene = Scene {
+            rng: &mut self.client_rng,
+            history: &mut self.history,
+            reached: &mut self.report.reached,
+            nodes: self.plan.nodes,
+            last_value: &mut self.last_value,
+            passing: &mut self.passing,
+            forgets_producers: self.plan.forgets_producers(),
+            calm: self.calm,
+        };
+        let topic = self.plan.topics.first().map(|topic| topic.name.as_str());
+        let topic = topic.unwrap_or("nothing");
+        for _ in 0..requests {
+            let partition = Partition::new(topic, 0);
+            let mut consumer = Client::Consumer(Consumer::new(0, partition));
+            wishes.extend(consumer.wish(&mut scene));
+        }
+        self.next_connection += 1;
+        let conn = ConnId(self.next_connection);
+        for wish in wishes {
+            self.request(place, 0, conn, &wish.frame);
+        }
+        // Then it goes, without having read an answer.
+        self.input(place, Input::ConnClosed { conn });
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).expect("short times")
+}
+
+/// Operations that are asked of replicas past all clients.
+impl World {
+    pub(super) fn ask(&mut self, asker: Asker, to: Place, group: GroupId, op: Op) {
+        self.next_ticket += 1;
+        self.tickets.insert(self.next_ticket, asker);
+        let ticket = Ticket(self.next_ticket);
         self.input(to, Input::Local { ticket, group, op });
     }
 
-    pub(super) fn new_ticket(&mut self, asker: Asker, turn: u64) -> Ticket {
-        self.next_ticket += 1;
-        self.tickets.insert(self.next_ticket, (asker, turn));
-        Ticket(self.next_ticket)
+    /// Somebody reads from a replica that perhaps does not lead.
+    pub(super) fn peek(&mut self, to: Place, group: GroupId, offset: i64) {
+        let fetch = Fetch {
+            offset: Offset::from_wire(offset).unwrap_or(Offset::ZERO),
+            max_bytes: 4_096,
+            must_progress: true,
+            current_leader_epoch: None,
+            from: ReadFrom::AnyReplica,
+        };
+        let asker = Asker::Peeker(group, offset);
+        self.ask(asker, to, group, Op::Fetch(fetch));
     }
 
     pub(super) fn answered(
         &mut self,
         node: NodeId,
         asker: Asker,
-        turn: u64,
         result: OpResult,
     ) -> Result<(), Violation> {
         let is_storage = matches!(result, Err(OpError::Storage(_)));
         let may_fail = self.plan.disk_errors + self.plan.disk_shortages > 0.0;
         demand(
-            !is_storage || may_fail,
+            !is_storage
+                || may_fail
+                || self.damaged.contains(&node)
+                || self.half_dropped.contains(&node),
             "L2 a disk without faults serves",
             || format!("{node}: {asker:?} is told {result:?}"),
         )?;
         match asker {
-            Asker::Producer(_) | Asker::Reader(_) => self.client(asker, turn, Some(result)),
-            Asker::Auditor(of, group) => {
-                if self.nodes[&of].life == turn {
-                    return self.audited(node, group, result);
+            Asker::Auditor(of, group, life) if self.nodes[&of].life == life => {
+                self.audited(of, group, result)
+            }
+            Asker::Final(of, group) => self.read_finally(of, group, result),
+            Asker::Embedded(call) => {
+                self.scripted.answer(call, result);
+                Ok(())
+            }
+            Asker::Peeker(group, offset) => self.peeked(node, group, offset, &result),
+            Asker::Auditor(..) | Asker::Nobody => {
+                if let Ok(Outcome::Transferring { .. }) = result {
+                    self.report
+                        .reached
+                        .hit("a leadership transfer is under way");
+                }
+                if let Ok(Outcome::LogStart { .. }) = result {
+                    self.report.reached.hit("records are deleted");
                 }
                 Ok(())
             }
-            Asker::Embedded => {
-                self.scripted.answer(turn, result);
-                Ok(())
-            }
-            Asker::Nobody => Ok(()),
         }
     }
 
-    /// A client is answered, has waited long enough, or may go on.
-    pub(super) fn client(
-        &mut self,
-        asker: Asker,
-        turn: u64,
-        result: Option<OpResult>,
-    ) -> Result<(), Violation> {
-        if self.waiting.get(&asker) != Some(&turn) {
-            return Ok(());
-        }
-        let (rng, nodes) = (&mut self.client_rng, self.plan.nodes);
-        let is_first = turn == 0;
-        if let Some(result) = &result {
-            self.trace
-                .note(self.now, &format!("{asker:?} told {}", brief(result)));
-        }
-        let wish = match asker {
-            Asker::Producer(index) => {
-                let producer = &mut self.producers[index];
-                if !is_first {
-                    producer.told(rng, nodes, result.as_ref(), &mut self.oracle)?;
-                }
-                producer.wish(rng)
-            }
-            Asker::Reader(index) => {
-                let reader = &mut self.readers[index];
-                if !is_first {
-                    reader.told(rng, nodes, result.as_ref(), &mut self.oracle)?;
-                }
-                Some(reader.wish(rng, &self.oracle))
-            }
-            Asker::Auditor(..) | Asker::Embedded | Asker::Nobody => None,
-        };
-        let Some(Wish { node, group, op }) = wish else {
-            self.waiting.remove(&asker);
-            return Ok(());
-        };
-        let turn = turn + 1;
-        self.waiting.insert(asker, turn);
-        self.after(self.plan.answer_max, Event::Client { asker, turn });
-        // A short pause, so that a refused client does not spin.
-        let pause = Duration::from_micros(self.client_rng.u64(100..20_000));
-        let shard = self.client_rng.u16(0..self.plan.shards_of(node));
-        let to = Place {
-            node,
-            shard: ShardId(shard),
-        };
-        let ticket = self.new_ticket(asker, turn);
-        let question = Input::Local { ticket, group, op };
-        self.after(pause, Event::Question { to, question });
-        Ok(())
-    }
-
-    /// Asks every replica what it has committed since the last look.
-    pub(super) fn audit(&mut self) {
-        self.after(AUDIT_INTERVAL, Event::Audit);
-        let nodes: Vec<(NodeId, u64)> = self
-            .nodes
-            .values()
-            .filter(|node| node.is_alive())
-            .map(|node| (node.id, node.life))
-            .collect();
-        for (node, life) in nodes {
-            for group in (1..=self.plan.groups).map(GroupId) {
-                let read = self.audited.entry((node, group)).or_default();
-                let from = read.next();
-                let asker = Asker::Auditor(node, group);
-                let max_bytes = 64 << 10;
-                let op = Op::ReadEntries { from, max_bytes };
-                self.ask(asker, life, front(node), group, op);
-            }
-        }
-    }
-
-    pub(super) fn audited(
+    fn peeked(
         &mut self,
         node: NodeId,
         group: GroupId,
-        result: OpResult,
+        offset: i64,
+        result: &OpResult,
     ) -> Result<(), Violation> {
-        match result {
-            Ok(Outcome::Entries { entries, .. }) => {
-                for entry in entries {
-                    let read = self.audited.entry((node, group)).or_default();
-                    if entry.index != read.next() {
-                        // The answer to an earlier look.
-                        continue;
-                    }
-                    *read = entry.index;
-                    self.oracle.committed(node, group, &entry)?;
-                }
-                Ok(())
-            }
-            Err(OpError::BelowLogStart { first }) => {
-                let read = self.audited.entry((node, group)).or_default();
-                *read = (*read).max(first.previous());
-                Ok(())
-            }
-            _ => Ok(()),
+        let Ok(Outcome::Fetched(fetched)) = result else {
+            return Ok(());
+        };
+        let from = Offset::from_wire(offset).unwrap_or(Offset::ZERO);
+        if !fetched.spans.is_empty() {
+            self.report.reached.hit("a follower serves a read");
         }
-    }
-
-    /// Whether producers are done and every replica has told all that the leader has committed.
-    pub(super) fn is_at_rest(&self) -> bool {
-        self.producers.iter().all(Producer::is_done)
-            && (1..=self.plan.groups)
-                .map(GroupId)
-                .all(|group| self.is_settled(group))
-    }
-
-    pub(super) fn is_settled(&self, group: GroupId) -> bool {
-        let mut ends = self.nodes.values().map(|node| {
-            let status = node.status(group)?;
-            let audited = self.audited.get(&(node.id, group)).copied();
-            let is_told = audited.unwrap_or_default() == status.commit_index;
-            (is_told && status.commit_index == status.last_index).then_some(status.commit_index)
-        });
-        let first = ends.next().flatten();
-        first.is_some() && ends.all(|end| end == first)
-    }
-
-    pub(super) fn describe_unrest(&self) -> String {
-        let mut text = String::new();
-        for producer in self.producers.iter().filter(|it| !it.is_done()) {
-            text += &format!("{producer:?}; ");
+        for span in &fetched.spans {
+            self.oracle.fetched(node, group, from, span)?;
         }
-        for node in self.nodes.values() {
-            for group in (1..=self.plan.groups).map(GroupId) {
-                let status = node.status(group);
-                let audited = self.audited.get(&(node.id, group));
-                text += &format!("{} {group}: {status:?}, audited {audited:?}; ", node.id);
-            }
-        }
-        text
-    }
-}
-
-fn brief(result: &OpResult) -> String {
-    match result {
-        Ok(Outcome::Fetched(fetched)) => format!(
-            "{} spans up to {:?} of {:?}",
-            fetched.spans.len(),
-            fetched.next_offset,
-            fetched.high_watermark
-        ),
-        other => format!("{other:?}"),
+        demand(
+            fetched.spans.is_empty() || fetched.next_offset <= fetched.high_watermark,
+            "S6 nothing above the high watermark is served",
+            || format!("{:?} of {:?}", fetched.next_offset, fetched.high_watermark),
+        )
     }
 }

@@ -1,14 +1,13 @@
 //! The world as a test holds it that embeds nodes: it asks one operation after the other, and
 //! says itself what happens to nodes and links, besides what the plan draws from the seed.
 
-use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::super::network::Pair;
 use super::super::oracle::{Violation, demand};
 use super::super::plan::Plan;
-use super::{Asker, EVENTS_MAX, World, front};
+use super::{Asker, World, front};
 use crate::{GroupId, NodeId, Op, OpResult};
 
 /// What a test does to a world by itself.
@@ -21,15 +20,9 @@ pub(super) struct Scripted {
     down: BTreeSet<NodeId>,
     /// Links that are not mended before the test says so.
     parted: BTreeSet<Pair>,
-    /// Faults that the plan has drawn, and that are still to come, do not happen either.
-    calm: bool,
 }
 
 impl Scripted {
-    pub(super) fn is_calm(&self) -> bool {
-        self.calm
-    }
-
     pub(super) fn is_down(&self, node: NodeId) -> bool {
         self.down.contains(&node)
     }
@@ -80,8 +73,7 @@ impl Embedded {
     #[must_use]
     pub fn new(plan: Plan) -> Embedded {
         let plan = Plan {
-            clients: 0,
-            delete_every: None,
+            topics: Vec::new(),
             ..plan
         };
         let mut world = World::new(plan);
@@ -103,10 +95,12 @@ impl Embedded {
         self.world.now
     }
 
-    /// The virtual wall clock, in milliseconds since the Unix epoch.
+    /// The virtual wall clock of the first node, in milliseconds since the Unix epoch.
     #[must_use]
     pub fn wall_ms(&self) -> i64 {
-        self.world.clock().wall_ms
+        let clocks = self.world.nodes.values().map(|node| node.clock);
+        let first = clocks.into_iter().next().expect("a world has a node");
+        first.at(self.world.now).wall_ms
     }
 
     /// What everything so far was, as a number: equal for equal runs.
@@ -150,7 +144,7 @@ impl Embedded {
         world.scripted.calls += 1;
         let call = world.scripted.calls;
         world.scripted.call = Some((call, None));
-        world.ask(Asker::Embedded, call, front(node), group, op);
+        world.ask(Asker::Embedded(call), front(node), group, op);
         let end = world.now + patience;
         self.run_while(end, |it| {
             !it.world.scripted.is_answered() && it.life(node) == Some(life)
@@ -182,8 +176,8 @@ impl Embedded {
         self.world.scripted.down.insert(node);
         self.world
             .trace
-            .note(self.world.now, &format!("{node} is crashed"));
-        self.world.fail(node);
+            .note(self.world.now, || format!("{node} is crashed"));
+        self.world.power_cut(node);
     }
 
     /// Starts a node that is down.
@@ -216,7 +210,6 @@ impl Embedded {
 
     /// From now on the plan's faults do not happen any more; what the test did stays.
     pub fn calm_down(&mut self) {
-        self.world.scripted.calm = true;
         self.world.calm_down();
         for pair in self.world.scripted.parted.clone() {
             let link = self.world.network.links.entry(pair).or_default();
@@ -234,8 +227,7 @@ impl Embedded {
         self.run_while(end, |it| !it.world.is_at_rest())?;
         demand(self.world.is_at_rest(), "L1 all comes to rest", || {
             self.world.describe_unrest()
-        })?;
-        self.world.oracle.settle()
+        })
     }
 
     /// Lets what happens happen, up to `end`, as long as it `goes_on`.
@@ -245,19 +237,10 @@ impl Embedded {
         goes_on: impl Fn(&Embedded) -> bool,
     ) -> Result<(), Violation> {
         while goes_on(self) {
-            let next = self.world.events.peek();
-            if next.is_none_or(|Reverse((at, ..))| *at > end) {
+            if self.world.step(end)?.is_none() {
                 self.world.now = end;
                 break;
             }
-            let Reverse((at, _, event)) = self.world.events.pop().expect("there is one");
-            self.world.now = at;
-            self.world.report.events += 1;
-            let is_bounded = self.world.report.events <= EVENTS_MAX;
-            demand(is_bounded, "B1 work is bounded", || {
-                format!("{EVENTS_MAX} events")
-            })?;
-            self.world.handle(event.0)?;
         }
         Ok(())
     }
@@ -277,7 +260,8 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn calm(seed: u64) -> Embedded {
-        Embedded::new(Plan::of_seed(seed, 3).without_faults())
+        let plan = Plan::of_seed(seed, 3).without_faults();
+        Embedded::new(Plan { groups: 1, ..plan })
     }
 
     fn barrier(world: &mut Embedded, node: u32) -> Result<OpResult, Lost> {

@@ -280,6 +280,35 @@ fn stale_read() {
 }
 
 #[test]
+fn an_answer_that_says_that_there_is_more_is_not_stale() {
+    for (high_watermark, is_clean) in [(3, true), (1, false)] {
+        let mut story = Story::with_records(3);
+        let answer = |records, high_watermark| Action::Poll {
+            partition: t(),
+            from: 0,
+            leader: true,
+            records,
+            high_watermark,
+            log_start: None,
+        };
+        let first = ReadRecord {
+            offset: 0,
+            value: 100,
+        };
+        story.does(
+            2,
+            answer(Vec::new(), None),
+            answer(vec![first], Some(high_watermark)),
+        );
+        story.polled(3, 0, &THREE);
+        match is_clean {
+            true => story.is_clean(),
+            false => story.shows(AnomalyKind::StaleRead),
+        }
+    }
+}
+
+#[test]
 fn lost_on_node_prefix() {
     let mut story = Story::with_records(3);
     story.finally(1, 0, &THREE);
@@ -345,6 +374,7 @@ fn offset_reset() {
         from: 3,
         leader: true,
         records: Vec::new(),
+        high_watermark: None,
         log_start: Some(1),
     };
     story.0.fail(open, refused);

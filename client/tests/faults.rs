@@ -17,6 +17,9 @@ use highwater_client::{
 };
 use support::{Cluster, Faults};
 
+/// Far longer than anything here should take, and far shorter than an hour.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 const ALL_FAULTS: Faults = Faults {
     lose_answer: 4,
     lose_request: 4,
@@ -468,4 +471,40 @@ async fn a_silent_broker_holds_up_nobody() {
             delivery.await.unwrap();
         }
     }
+}
+
+/// A consumer that has no connection to a leader yet does not wait for one that was deposed.
+#[tokio::test]
+async fn a_leader_that_cannot_be_dialled_is_left_for_its_successor() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let cluster = Cluster::start(3, &[("t", 2)], 1).await;
+    let client = Client::builder()
+        .bootstrap(&cluster.bootstrap)
+        .tcp()
+        .connect_timeout(HOUR)
+        .request_timeout(HOUR)
+        .connect()
+        .await
+        .unwrap();
+    let producer = client.producer().build();
+    for delivery in send_numbers(&producer, 2, 0..20).await {
+        delivery.await.unwrap();
+    }
+    cluster.hang(0, 1);
+    let mut consumer = client.consumer().build();
+    for index in 0..2 {
+        let start = StartAt::Offset(Offset(0));
+        consumer.assign(partition(index), start).await.unwrap();
+    }
+    let read = async {
+        let mut next = [0, 1];
+        for _ in 0..20 {
+            let record = consumer.recv().await.unwrap();
+            let expected = &mut next[usize::try_from(record.partition.partition).unwrap()];
+            let value = String::from_utf8(record.value.unwrap().to_vec()).unwrap();
+            assert_eq!(value, expected.to_string());
+            *expected += 2;
+        }
+    };
+    tokio::time::timeout(PATIENCE, read).await.unwrap();
 }

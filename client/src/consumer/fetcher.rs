@@ -21,13 +21,20 @@ use tokio::time::Instant;
 use super::buffer::{Fetched, NextBatch};
 use super::{ConsumedRecord, ConsumerOptions, OutOfRange, StartAt};
 use crate::cluster::{Backoff, Cluster, Lane};
-use crate::error::{CallError, ConsumeError};
+use crate::connection::Connection;
+use crate::error::{CallError, ConnectError, ConsumeError};
 use crate::offsets::{OffsetQuery, list_offsets};
 
 /// An answer to a Fetch, for partitions as they were when it was sent.
 type Answer = Result<FetchResponse<Option<Bytes>>, CallError>;
 
 enum Event {
+    Connected {
+        broker: i32,
+        fetch: u64,
+        asked: Vec<Asked>,
+        connection: Result<Connection, ConnectError>,
+    },
     Fetched {
         fetch: u64,
         asked: Vec<Asked>,
@@ -82,6 +89,23 @@ enum Place {
     At(Offset),
 }
 
+/// A fetch that is on the way.
+#[derive(Debug, Clone, Copy)]
+struct Fetching {
+    number: u64,
+    stage: Stage,
+    /// Since when it is at this stage.
+    since: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The broker is being dialled, unless there is a connection.
+    Connecting,
+    /// The request was sent.
+    Asked,
+}
+
 pub(super) struct Fetcher {
     cluster: Arc<Cluster>,
     options: ConsumerOptions,
@@ -91,8 +115,8 @@ pub(super) struct Fetcher {
     /// The partition whose turn it is.
     current: Option<TopicPartition>,
     next_epoch: u64,
-    /// The fetches that are on the way: of each broker at most one, its number and since when.
-    fetching: BTreeMap<i32, (u64, Instant)>,
+    /// The fetches that are on the way: of each broker at most one.
+    fetching: BTreeMap<i32, Fetching>,
     watching: bool,
     next_fetch: u64,
     refreshing: bool,
@@ -359,23 +383,62 @@ impl Fetcher {
                 assigned.fetched_from = Some(fetch);
             }
         }
-        self.fetching.insert(broker, (fetch, Instant::now()));
-        let request = fetch_request(&asked, &self.options);
+        self.enter(broker, fetch, Stage::Connecting);
         let (cluster, lane) = (Arc::clone(&self.cluster), self.lane);
-        let timeout = cluster.options.request_timeout + self.options.max_wait;
         self.events.push(Box::pin(async move {
-            let answer = async {
-                let connection = cluster.connection(broker, lane).await?;
-                connection.call_within(&request, timeout).await
-            };
-            let answer = answer.await;
+            let connection = cluster.connection(broker, lane).await;
+            Event::Connected {
+                broker,
+                fetch,
+                asked,
+                connection,
+            }
+        }));
+        self.watch();
+    }
+
+    /// Sends the request, for those partitions that still wait for it.
+    fn connected(
+        &mut self,
+        broker: i32,
+        fetch: u64,
+        mut asked: Vec<Asked>,
+        connection: Result<Connection, ConnectError>,
+    ) {
+        asked.retain(|asked| current_mut(&mut self.partitions, asked).is_some());
+        let connection = match connection {
+            Ok(connection) if !asked.is_empty() => connection,
+            Ok(_) => return self.ended(fetch),
+            Err(error) => {
+                self.ended(fetch);
+                return self.fetched(&asked, Err(error.into()));
+            }
+        };
+        self.enter(broker, fetch, Stage::Asked);
+        let request = fetch_request(&asked, &self.options);
+        let timeout = self.cluster.options.request_timeout + self.options.max_wait;
+        self.events.push(Box::pin(async move {
+            let answer = connection.call_within(&request, timeout).await;
             Event::Fetched {
                 fetch,
                 asked,
                 answer,
             }
         }));
-        self.watch();
+    }
+
+    fn enter(&mut self, broker: i32, number: u64, stage: Stage) {
+        let since = Instant::now();
+        let fetching = Fetching {
+            number,
+            stage,
+            since,
+        };
+        self.fetching.insert(broker, fetching);
+    }
+
+    fn ended(&mut self, fetch: u64) {
+        self.fetching.retain(|_, fetching| fetching.number != fetch);
     }
 
     /// Looks after the fetches in a while.
@@ -384,36 +447,56 @@ impl Fetcher {
             return;
         }
         self.events.push(Box::pin(async {
-            tokio::time::sleep(SLOW_AFTER).await;
+            tokio::time::sleep(WATCH_INTERVAL).await;
             Event::Watched
         }));
     }
 
-    /// Looks for brokers that owe an answer for long. Once the metadata says that another leads a
-    /// partition they were asked for, their connection is given up.
-    fn abandon_deposed(&mut self) {
+    /// Looks for brokers that owe a connection or an answer for long. What the metadata says to be
+    /// led by another meanwhile is asked of that one.
+    fn leave_deposed(&mut self) {
         self.watching = false;
-        let patience = self.options.max_wait + SLOW_AFTER;
-        let metadata = self.cluster.metadata();
-        for (&broker, (fetch, since)) in &self.fetching {
-            if since.elapsed() < patience {
+        for (broker, fetching) in self.fetching.clone() {
+            if fetching.since.elapsed() < self.patience(fetching.stage) {
                 continue;
             }
-            let deposed = self.partitions.iter().any(|(of, assigned)| {
-                let leader = metadata.leader(&of.topic, of.partition);
-                let moved = leader.is_some_and(|leader| leader != broker);
-                assigned.fetched_from == Some(*fetch) && moved
-            });
-            if deposed {
-                tracing::debug!(broker, "gives no answer and was deposed");
-                self.cluster.abandon(broker, self.lane);
-            } else {
+            if !self.release_moved(broker, fetching.number) {
                 self.refresh_wanted = true;
+                continue;
+            }
+            tracing::debug!(broker, stage = ?fetching.stage, "is silent and was deposed");
+            if fetching.stage == Stage::Asked {
+                self.cluster.abandon(broker, self.lane);
             }
         }
         if !self.fetching.is_empty() {
             self.watch();
         }
+    }
+
+    fn patience(&self, stage: Stage) -> Duration {
+        match stage {
+            Stage::Connecting => DIAL_SLOW_AFTER,
+            Stage::Asked => self.options.max_wait + SLOW_AFTER,
+        }
+    }
+
+    /// Lets partitions of a fetch be asked for elsewhere, if another leads them now; whether there
+    /// are any. The new epoch makes the answer worthless, should one come.
+    fn release_moved(&mut self, broker: i32, fetch: u64) -> bool {
+        let metadata = self.cluster.metadata();
+        let mut any = false;
+        for (of, assigned) in &mut self.partitions {
+            let leader = metadata.leader(&of.topic, of.partition);
+            let moved = leader.is_some_and(|leader| leader != broker);
+            if assigned.asked && assigned.fetched_from == Some(fetch) && moved {
+                assigned.asked = false;
+                assigned.epoch = self.next_epoch;
+                self.next_epoch += 1;
+                any = true;
+            }
+        }
+        any
     }
 
     /// Asks where the partitions whose place is not known begin.
@@ -482,13 +565,19 @@ impl Fetcher {
                     self.located(asked, answer);
                 }
             }
-            Event::Watched => self.abandon_deposed(),
+            Event::Watched => self.leave_deposed(),
+            Event::Connected {
+                broker,
+                fetch,
+                asked,
+                connection,
+            } => self.connected(broker, fetch, asked, connection),
             Event::Fetched {
                 fetch,
                 asked,
                 answer,
             } => {
-                self.fetching.retain(|_, (number, _)| *number != fetch);
+                self.ended(fetch);
                 self.fetched(&asked, answer);
             }
         }
@@ -629,6 +718,13 @@ impl Fetcher {
 /// A broker that owes an answer for so long, beyond the wait it was asked for, may have been
 /// deposed without our knowing: time to look at the metadata.
 const SLOW_AFTER: Duration = Duration::from_secs(1);
+
+/// The same of a broker that is being dialled. Over QUIC a dead one is silent, and its successor
+/// is known elsewhere long before the attempt ends.
+const DIAL_SLOW_AFTER: Duration = Duration::from_millis(250);
+
+/// Between two looks at the fetches that are on the way.
+const WATCH_INTERVAL: Duration = DIAL_SLOW_AFTER;
 
 /// Between two looks at the metadata.
 const REFRESH_INTERVAL: Duration = Duration::from_millis(100);

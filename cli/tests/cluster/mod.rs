@@ -22,6 +22,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use highwater_client::{AdminError, Client, ClientBuilder, TopicDescription, TopicName, blocking};
+use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) use load::{Acknowledged, Load, check_records};
@@ -144,6 +145,16 @@ impl Cluster {
     /// Runs `highwater` as a client of this cluster.
     pub(crate) fn highwater(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
+    }
+
+    /// What each node has counted since its start, as `highwater status` tells it.
+    pub(crate) fn counters(&self) -> Vec<Value> {
+        let status = self.highwater(&["--json", "status"]);
+        assert!(status.status.success(), "{status:?}");
+        let text = String::from_utf8(status.stdout).unwrap();
+        let objects = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        let nodes = objects.filter(|object: &Value| object["kind"] == "node");
+        nodes.map(|mut node| node["counters"].take()).collect()
     }
 
     /// Makes a topic of three replicas and waits until each partition has a leader.

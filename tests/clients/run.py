@@ -81,6 +81,17 @@ class Checks:
                     "-o", "beginning", "-e", "-q", "-K", "\t"])
         return records(done.stdout)
 
+    def kcat_readme(self) -> None:
+        """README's screen as it stands, but for the port."""
+        readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+        lines = [line.strip() for line in readme.splitlines() if line.startswith("    ") and "kcat -" in line]
+        assert len(lines) == 2, lines
+        first = self.cluster.bootstrap.split(",")[0]
+        lines = [line.replace("127.0.0.1:9092", first) for line in lines]
+        assert all(first in line for line in lines), lines
+        read = [run(["sh", "-c", line]).stdout for line in lines][-1]
+        assert read == "hello\n", read
+
     def kcat_one_partition(self) -> None:
         topic = self.cluster.topic("kcat-one", 1)
         self.kcat_produce(topic)
@@ -177,7 +188,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of checks")
     parser.add_argument("--dev", nargs=argparse.REMAINDER, default=[], help="further flags of `highwater dev`")
     arguments = parser.parse_args()
-    names = ["kcat_one_partition", "kcat_six_partitions", "kcat_codecs", "confluent_idempotent",
+    names = ["kcat_readme", "kcat_one_partition", "kcat_six_partitions", "kcat_codecs", "confluent_idempotent",
              "confluent_codecs", "rust_quic", "rust_tcp", *(["java_client"] if arguments.java else [])]
     names = arguments.only or names
     with tempfile.TemporaryDirectory(prefix="highwater-clients-") as folder:

@@ -25,7 +25,7 @@ impl Raft {
             term,
             last,
             // A follower may not have what is committed, and must not believe so (P42).
-            commit: commit.min(progress.match_index),
+            commit: commit.min(progress.verified),
         })
     }
 
@@ -36,19 +36,19 @@ impl Raft {
         round: BeatRound,
         exception: Option<BeatException>,
     ) {
-        match exception {
-            Some(BeatException::HigherTerm { term }) if term > self.hard.term => {
-                return self.become_follower(now, term, None);
+        if let Some(BeatException::HigherTerm { term }) = exception {
+            if term > self.hard.term {
+                self.become_follower(now, term, None);
             }
-            Some(_) => return,
-            None => {}
+            return;
         }
         let Some(progress) = self.progress_mut(from) else {
             return;
         };
-        if !progress.beat_answered(now, round) {
+        if !progress.beat_answered(now, round, exception.is_none()) {
             return;
         }
+        // Also of one that confirms nothing: it may keep a copy.
         if progress.is_stalled() {
             self.restart_probe(from);
         }

@@ -82,7 +82,8 @@ pub fn check(raft: &Raft) {
             let bytes: u64 = leader.uncommitted.iter().map(|&(_, bytes)| bytes).sum();
             assert_eq!(bytes, leader.uncommitted_bytes, "uncommitted bytes");
             for progress in leader.progress.values() {
-                assert!(progress.match_index < progress.next_index, "match and next");
+                assert!(progress.match_index <= progress.verified, "match");
+                assert!(progress.verified < progress.next_index, "verified and next");
                 assert!(
                     progress.next_index <= last.index.next(),
                     "next behind the log"

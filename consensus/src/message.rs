@@ -145,7 +145,7 @@ pub struct BeatRow {
     pub term: Term,
     /// The last index of the leader's log.
     pub last: LogIndex,
-    /// The commit index, clamped to that follower's match index.
+    /// The commit index, clamped to what that follower is known to have received.
     pub commit: LogIndex,
 }
 
@@ -158,8 +158,8 @@ pub enum BeatException {
         term: Term,
     },
     /// The answering node does not have the group, or not in this session; said by the driver
-    /// too. Or what it confirms cannot count, since its promises are lost. The row counts as
-    /// unanswered.
+    /// too. Or what it confirms cannot count, since its promises are lost. The row confirms
+    /// nothing, and the follower is not in contact.
     Unknown,
 }
 

@@ -46,8 +46,11 @@ pub(crate) struct Progress {
     pub(crate) mode: Mode,
     /// The next entry to send.
     pub(crate) next_index: LogIndex,
-    /// Synced there, by what it said in this session. Never above `sent_index`.
+    /// Synced there and vouched for, by what it said in this session. Never above `verified`.
     pub(crate) match_index: LogIndex,
+    /// Received there, by what it said in this session: the logs agree up to here, and it loses
+    /// nothing of that before the session ends. Never above `sent_index`.
+    pub(crate) verified: LogIndex,
     /// The highest index that was sent in this session, or named as the one before.
     sent_index: LogIndex,
     /// The number of the attempt; an answer to an older one moves no mode.
@@ -59,6 +62,9 @@ pub(crate) struct Progress {
     pub(crate) allowance: u64,
     /// When it last answered in this term.
     pub(crate) contact: Duration,
+    /// Whether it confirmed the last beat that it answered. One that did not belongs to no quorum
+    /// now, and is not in contact, whatever it says of appends.
+    confirms_beats: bool,
     stalled_beats: u32,
     rounds: VecDeque<(BeatRound, u64)>,
     /// The newest read epoch that it has confirmed.
@@ -73,12 +79,14 @@ impl Progress {
             mode: Mode::Probe { waiting: false },
             next_index: next,
             match_index: LogIndex::ZERO,
+            verified: LogIndex::ZERO,
             sent_index: LogIndex::ZERO,
             window: 1,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             allowance: u64::MAX,
             contact: now,
+            confirms_beats: true,
             stalled_beats: 0,
             rounds: VecDeque::new(),
             confirmed_epoch: 0,
@@ -97,10 +105,10 @@ impl Progress {
     }
 
     /// Looks again where the logs agree, at the entry before `next`; what is on its way no
-    /// longer matters.
+    /// longer matters. Never below what is verified.
     pub(crate) fn become_probe(&mut self, next: LogIndex) {
         self.mode = Mode::Probe { waiting: false };
-        self.next_index = next.max(self.match_index.next());
+        self.next_index = next.max(self.verified.next());
         self.window += 1;
         self.in_flight.clear();
         self.in_flight_bytes = 0;
@@ -114,12 +122,12 @@ impl Progress {
         self.stalled_beats = STALLED_BEATS_MAX;
     }
 
-    /// A probe was accepted: from `next` on appends may flow.
-    pub(crate) fn become_replicate(&mut self, next: LogIndex) {
+    /// A probe was accepted: behind what is verified by now appends may flow.
+    pub(crate) fn become_replicate(&mut self) {
         self.mode = Mode::Replicate;
-        self.next_index = next.max(self.match_index.next());
+        self.next_index = self.verified.next();
         // What it has received and not yet synced stays in the window.
-        self.in_flight.retain(|&(last, _)| last < next);
+        self.in_flight.retain(|&(last, _)| last <= self.verified);
         self.in_flight_bytes = self.in_flight.iter().map(|&(_, bytes)| bytes).sum();
         self.stalled_beats = 0;
     }
@@ -138,10 +146,15 @@ impl Progress {
         self.sent_index = self.sent_index.max(last);
     }
 
-    /// It says that it has `synced` and vouches for `promised`: the first frees the window, the
-    /// second counts, both no further than what was sent in this session (P41). Returns whether
-    /// the match index moved.
-    pub(crate) fn acknowledged(&mut self, synced: LogIndex, promised: LogIndex) -> bool {
+    /// It says that it has `matched`, has `synced` and vouches for `promised`: the second frees
+    /// the window, the third counts, none further than what was sent in this session (P41).
+    /// Returns whether the match index moved.
+    pub(crate) fn acknowledged(
+        &mut self,
+        matched: LogIndex,
+        synced: LogIndex,
+        promised: LogIndex,
+    ) -> bool {
         while let Some(&(last, bytes)) = self.in_flight.front()
             && last <= synced
         {
@@ -149,11 +162,15 @@ impl Progress {
             self.in_flight_bytes -= bytes;
             self.stalled_beats = 0;
         }
-        let promised = promised.min(self.sent_index);
-        let moved = promised > self.match_index;
-        self.match_index = self.match_index.max(promised);
-        self.next_index = self.next_index.max(self.match_index.next());
-        assert!(self.match_index <= self.sent_index);
+        let moved = promised.min(self.sent_index) > self.match_index;
+        if moved {
+            self.match_index = promised.min(self.sent_index);
+            self.stalled_beats = 0;
+        }
+        self.verified = self.verified.max(matched.min(self.sent_index));
+        self.next_index = self.next_index.max(self.verified.next());
+        assert!(self.match_index <= self.verified);
+        assert!(self.verified <= self.sent_index);
         moved
     }
 
@@ -193,24 +210,42 @@ impl Progress {
         self.rounds.push_back((round, epoch));
     }
 
-    /// The beat was answered. Returns whether it was one of this leadership and session: another
-    /// confirms nothing.
-    pub(crate) fn beat_answered(&mut self, now: Duration, round: BeatRound) -> bool {
+    /// The beat was answered, and confirmed or not. Returns whether it was one of this leadership
+    /// and session: another means nothing.
+    pub(crate) fn beat_answered(
+        &mut self,
+        now: Duration,
+        round: BeatRound,
+        is_confirmed: bool,
+    ) -> bool {
         let Some(&(_, epoch)) = self.rounds.iter().find(|&&(sent, _)| sent == round) else {
             return false;
         };
         self.rounds.retain(|&(sent, _)| sent > round);
-        self.confirmed_epoch = self.confirmed_epoch.max(epoch);
-        self.contact = self.contact.max(now);
+        self.confirms_beats = is_confirmed;
+        if is_confirmed {
+            self.confirmed_epoch = self.confirmed_epoch.max(epoch);
+        }
+        self.heard(now);
         true
     }
 
+    /// It has answered in this term, a beat or an append.
+    pub(crate) fn heard(&mut self, now: Duration) {
+        if self.confirms_beats {
+            self.contact = self.contact.max(now);
+        }
+    }
+
     /// A beat was answered: whether something has been on its way for so long that it must be
-    /// taken for lost.
+    /// taken for lost. So must be the acknowledgement of what it has received and does not vouch
+    /// for: it says so once, and once more when it is probed.
     pub(crate) fn is_stalled(&mut self) -> bool {
         let expects_answer = match self.mode {
             Mode::Probe { waiting } | Mode::Base { waiting } => waiting,
-            Mode::Replicate | Mode::CatchUp { .. } => !self.in_flight.is_empty(),
+            Mode::Replicate | Mode::CatchUp { .. } => {
+                !self.in_flight.is_empty() || self.match_index < self.verified
+            }
         };
         if !expects_answer {
             self.stalled_beats = 0;

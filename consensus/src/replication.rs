@@ -303,7 +303,7 @@ impl Raft {
         let Some(progress) = self.progress_mut(from).filter(|_| is_current_term) else {
             return Ok(());
         };
-        progress.contact = now;
+        progress.heard(now);
         let is_current = window == progress.window;
         match outcome {
             AppendOutcome::Accepted {
@@ -314,9 +314,9 @@ impl Raft {
                 if promised > synced || synced > matched || matched > last.index {
                     return Err(malformed(from, "it acknowledges what it cannot have"));
                 }
-                let moved = progress.acknowledged(synced, promised);
+                let moved = progress.acknowledged(matched, synced, promised);
                 if is_current && progress.mode_expects_match() {
-                    progress.become_replicate(matched.next());
+                    progress.become_replicate();
                 }
                 self.must_send();
                 if moved {
@@ -325,8 +325,8 @@ impl Raft {
                 }
             }
             AppendOutcome::Conflict { at, first } if is_current => {
-                if first > at.index || at.index < progress.match_index {
-                    return Err(malformed(from, "it refuses what it has acknowledged"));
+                if first > at.index || at.index < progress.verified {
+                    return Err(malformed(from, "it refuses what it has taken"));
                 }
                 self.back_up(from, at, first);
             }
@@ -358,10 +358,10 @@ impl Raft {
         let Some(progress) = self.progress_mut(to) else {
             return;
         };
-        let is_verified = progress.match_index > LogIndex::ZERO;
+        let is_verified = progress.verified > LogIndex::ZERO;
         let is_probing = matches!(progress.mode, Mode::Probe { .. });
         let next = if is_verified {
-            progress.match_index.next()
+            progress.verified.next()
         } else if is_probing {
             progress.next_index
         } else {

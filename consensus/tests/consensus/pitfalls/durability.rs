@@ -296,6 +296,24 @@ fn p31_a_voter_that_lost_its_promises_follows_and_counts_for_nothing() {
 }
 
 #[test]
+fn p31_a_voter_that_lost_its_promises_keeps_up_within_a_session() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.propose(1).unwrap();
+    cluster.settle();
+    cluster.crash(3);
+    cluster.start_without_promises(3);
+    cluster.run_for(1_000);
+    // An append is lost on its way, and nobody writes any more.
+    cluster.propose(1).unwrap();
+    cluster.take_packets(1, 3);
+    cluster.run_for(3_000);
+    assert_eq!(cluster.log(3), cluster.log(1), "it is sent again");
+    assert_eq!(cluster.commit(3), cluster.commit(1), "beats tell it");
+    assert_eq!(cluster.raft(1).match_index(node(3)), Some(index(0)));
+}
+
+#[test]
 fn p31_a_voter_that_lost_its_promises_neither_votes_nor_campaigns() {
     let mut cluster = Cluster::with_logs_in_term(&[&[1, 1], &[1, 1], &[1, 1]], 2);
     cluster.crash(1);

@@ -143,7 +143,7 @@ fn p42_a_beats_commit_moves_nothing_that_is_not_verified() {
 }
 
 #[test]
-fn p42_a_beat_names_no_commit_beyond_the_followers_match() {
+fn p42_a_beat_names_no_commit_beyond_what_the_follower_is_known_to_have() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);
     cluster.hold(3, true);
@@ -527,6 +527,46 @@ fn what_was_lost_on_the_way_is_sent_again_after_a_few_beats() {
     cluster.settle();
     assert_eq!(cluster.count("conflict"), conflicts + 1);
     assert_eq!(cluster.log(2), cluster.log(1));
+}
+
+#[test]
+fn a_lost_word_of_an_ended_quarantine_is_asked_for_again() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.propose(1).unwrap();
+    cluster.settle();
+    cluster.crash(3);
+    cluster.start(node(3), Quarantine::ToEnd { first: index(2) });
+    cluster.settle();
+    cluster.beat(node(1));
+    while cluster.deliver_one(1, 3) {}
+    cluster.take_packets(3, 1);
+    assert!(!cluster.raft(3).is_quarantined());
+    assert_eq!(cluster.raft(1).match_index(node(3)), Some(LogIndex::ZERO));
+    cluster.run_for(1_500);
+    assert_eq!(cluster.raft(1).match_index(node(3)), Some(index(2)));
+}
+
+#[test]
+fn an_idle_leader_tells_a_replica_with_a_hole_what_is_committed() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    for _ in 0..5 {
+        cluster.propose(1).unwrap();
+    }
+    cluster.settle();
+    cluster.crash(3);
+    cluster.start(node(3), Quarantine::Hole { first: index(3) });
+    // The probe of its new session finds that all is there, and tells nothing of commits.
+    let session = cluster.sessions[&(node(3), node(1))];
+    cluster.take_packets(1, 3);
+    let probe = append(1, 3, (1, 6), &[], 0);
+    cluster.call(3, |raft, now| {
+        raft.handle_message(now, node(1), session, probe).unwrap();
+    });
+    cluster.run_for(1_500);
+    assert_eq!(cluster.commit(3), 6);
+    assert_eq!(cluster.raft(1).match_index(node(3)), Some(index(6)));
 }
 
 #[test]

@@ -46,6 +46,10 @@
 //! Algorithm (Extended Version)", 2014; "the thesis" is Ongaro, "Consensus: Bridging Theory and
 //! Practice", 2014.
 
+// The suite speaks of this crate as others do.
+#[cfg(test)]
+extern crate self as highwater_consensus;
+
 mod beat;
 mod commit;
 mod config;
@@ -62,6 +66,9 @@ mod raft;
 mod read;
 mod replication;
 mod role;
+#[cfg(test)]
+#[path = "../tests/consensus/main.rs"]
+mod suite;
 mod tail;
 mod types;
 mod writes;

@@ -9,8 +9,8 @@ use highwater_consensus::{
     Quarantine, Raft, ReadId, Restored, RoleKind, Session, Term, invariants,
 };
 
-use crate::image::{Disk, Image, Op, Stored};
-use crate::oracle::Oracle;
+use crate::suite::image::{Disk, Image, Op, Stored};
+use crate::suite::oracle::Oracle;
 
 pub(crate) fn node(n: u32) -> NodeId {
     NodeId(n)
@@ -406,7 +406,7 @@ impl Cluster {
     pub(crate) fn take_outputs(&mut self, n: NodeId) {
         while let Some(output) = self.raft_mut(n).poll_output() {
             if let Some(trace) = &mut self.trace {
-                trace.push(crate::words::output(n, &output));
+                trace.push(crate::suite::words::output(n, &output));
             }
             self.obey(n, output);
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use highwater_consensus::{EntryId, LogIndex, Membership, NodeId, ReadId, Term};
 
-use crate::image::{Disk, Image};
+use crate::suite::image::{Disk, Image};
 
 /// The history of a run so far.
 #[derive(Clone, Debug, Default)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use highwater_consensus::{AppendOutcome, LogIndex, Message, RoleKind};
 
-use crate::cluster::{Cluster, entries, id, index, node, term};
+use crate::suite::cluster::{Cluster, entries, id, index, node, term};
 
 fn only_reply(cluster: &Cluster, from: u32, to: u32) -> Message {
     let mut messages = cluster.messages(from, to);

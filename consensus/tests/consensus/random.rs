@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use highwater_consensus::{LogIndex, Membership, MessageError, NodeId, Quarantine};
 
-use crate::cluster::Cluster;
-use crate::image::{Image, Stored};
+use crate::suite::cluster::Cluster;
+use crate::suite::image::{Image, Stored};
 
 const STEPS: u32 = 8_000;
 const SEEDS: u64 = 400;
@@ -347,7 +347,7 @@ impl Run {
     }
 }
 
-fn run(seed: u64) -> BTreeMap<&'static str, u64> {
+pub(crate) fn run(seed: u64) -> BTreeMap<&'static str, u64> {
     let mut run = Run::new(seed);
     for step in 0..STEPS {
         run.step();

@@ -29,8 +29,8 @@ use std::time::Duration;
 
 use highwater_consensus::{LogIndex, Quarantine};
 
-use crate::cluster::{Cluster, node};
-use crate::words;
+use crate::suite::cluster::{Cluster, node};
+use crate::suite::words;
 
 /// The cluster of a file, once it has said of what kind.
 struct Scenario {

@@ -2,7 +2,7 @@
 
 use highwater_consensus::{AppendOutcome, EntryKind, EntryMeta, Lane, Message, NodeId, Output};
 
-use crate::cluster::Content;
+use crate::suite::cluster::Content;
 
 /// An output of `n`.
 pub(crate) fn output(n: NodeId, output: &Output) -> String {

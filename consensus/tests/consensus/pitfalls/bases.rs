@@ -2,8 +2,8 @@
 
 use highwater_consensus::{AppendOutcome, Message, MessageError, Output, Quarantine, RoleKind};
 
-use crate::cluster::{Cluster, entries, id, index, node, term};
-use crate::image::Op;
+use crate::suite::cluster::{Cluster, entries, id, index, node, term};
+use crate::suite::image::Op;
 
 fn base(t: u32, window: u64, before: (u32, u64)) -> Message {
     Message::Base {

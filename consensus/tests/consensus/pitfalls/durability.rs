@@ -7,8 +7,8 @@ use highwater_consensus::{
     RoleKind,
 };
 
-use crate::cluster::{Cluster, entries, id, index, node, term};
-use crate::image::Op;
+use crate::suite::cluster::{Cluster, entries, id, index, node, term};
+use crate::suite::image::Op;
 
 fn append(t: u32, window: u64, previous: (u32, u64), terms: &[u32]) -> Message {
     Message::Append {
@@ -256,9 +256,9 @@ fn p31_a_voter_that_lost_its_log_grants_nothing_and_repeats_no_grant() {
     }
     while cluster.sync_one(node(1)) {}
     assert_eq!(cluster.packets.len(), 3, "three refusals");
-    let granted = |p: &crate::cluster::Packet| {
+    let granted = |p: &crate::suite::cluster::Packet| {
         let is_grant = |m: &Message| matches!(m, Message::VoteReply { granted: true, .. });
-        matches!(&p.content, crate::cluster::Content::Message(m, _) if is_grant(m))
+        matches!(&p.content, crate::suite::cluster::Content::Message(m, _) if is_grant(m))
     };
     assert!(!cluster.packets.iter().any(granted));
     assert_eq!(cluster.raft(1).term(), term(4), "a term it may learn");

@@ -7,8 +7,8 @@ use highwater_consensus::{
     Membership, Message, MessageError, NodeId, Quarantine, Raft, Restored, RoleKind, TransferError,
 };
 
-use crate::cluster::{Cluster, id, index, node, term};
-use crate::image::Image;
+use crate::suite::cluster::{Cluster, id, index, node, term};
+use crate::suite::image::Image;
 
 fn vote(t: u32, last: (u32, u64)) -> Message {
     Message::Vote {
@@ -159,9 +159,11 @@ fn p08b_a_high_term_with_a_short_log_and_low_terms_with_long_ones_converge() {
             |n| {
                 let mut image = Image::default();
                 let length = if n == node(3) { 1 } else { 4 };
-                for meta in crate::cluster::entries(1, &[5; 4][..length]) {
+                for meta in crate::suite::cluster::entries(1, &[5; 4][..length]) {
                     let body = meta.id.index.0;
-                    image.entries.push(crate::image::Stored { meta, body });
+                    image
+                        .entries
+                        .push(crate::suite::image::Stored { meta, body });
                 }
                 image.term = term(if n == node(3) { 9 } else { 5 });
                 image

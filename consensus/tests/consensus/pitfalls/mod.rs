@@ -4,5 +4,5 @@
 mod bases;
 mod durability;
 mod elections;
-mod reads;
-mod replication;
+pub(crate) mod reads;
+pub(crate) mod replication;

@@ -2,10 +2,10 @@
 
 use highwater_consensus::ReadError;
 
-use crate::cluster::{Cluster, index, node};
+use crate::suite::cluster::{Cluster, index, node};
 
 #[test]
-fn p60_a_leader_that_slept_through_an_election_answers_no_read() {
+pub(crate) fn p60_a_leader_that_slept_through_an_election_answers_no_read() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);
     let read = cluster.read(1).unwrap();

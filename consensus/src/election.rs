@@ -328,3 +328,31 @@ impl Raft {
         members.into_iter().filter(is_other).collect()
     }
 }
+
+#[cfg(test)]
+impl crate::explore::Essence for Campaign {
+    fn essence(&self, writes: &crate::writes::Writes, to: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Campaign {
+            deadline: _,
+            granted,
+            write,
+            is_transfer,
+        } = self;
+        (granted, writes.age(*write), is_transfer).hash(to);
+    }
+}
+
+#[cfg(test)]
+impl crate::explore::Essence for Grant {
+    fn essence(&self, writes: &crate::writes::Writes, to: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Grant {
+            write,
+            to: candidate,
+            session,
+            term,
+        } = self;
+        (writes.age(*write), candidate, session, term).hash(to);
+    }
+}

@@ -55,6 +55,8 @@ mod commit;
 mod config;
 mod election;
 mod error;
+#[cfg(test)]
+mod explore;
 mod follow;
 pub mod invariants;
 mod membership;

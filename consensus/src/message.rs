@@ -3,7 +3,7 @@
 use crate::types::{EntryId, EntryMeta, LogIndex, Term};
 
 /// A message between two members of a group.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// "Would you vote for me?" (thesis, section 9.6). Promises and changes nothing.
     PreVote {
@@ -108,7 +108,7 @@ impl Message {
 }
 
 /// What came of an append, or of a base.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AppendOutcome {
     /// The logs agree. `promised <= synced <= matched`.
     Accepted {
@@ -139,7 +139,7 @@ pub enum AppendOutcome {
 
 /// A leader's heartbeat for one group to one peer. The driver collects the rows of all groups
 /// for a peer in one frame, every [heartbeat interval](crate::Config::heartbeat_interval).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BeatRow {
     /// The leader's term.
     pub term: Term,
@@ -150,7 +150,7 @@ pub struct BeatRow {
 }
 
 /// What a follower has to say against a [`BeatRow`]; a row without an exception is confirmed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BeatException {
     /// The sender's term is over.
     HigherTerm {

@@ -14,7 +14,7 @@ const STALLED_BEATS_MAX: u32 = 4;
 const ROUNDS_MAX: usize = 16;
 
 /// How a follower is served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mode {
     /// Where the logs agree is not known. One append at a time, until one is accepted.
     Probe {
@@ -253,5 +253,33 @@ impl Progress {
         }
         self.stalled_beats += 1;
         self.stalled_beats > STALLED_BEATS_MAX
+    }
+}
+
+#[cfg(test)]
+impl crate::explore::Essence for Progress {
+    fn essence(&self, _: &crate::writes::Writes, to: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Progress {
+            session,
+            mode,
+            next_index,
+            match_index,
+            verified,
+            sent_index,
+            window,
+            in_flight,
+            in_flight_bytes,
+            allowance,
+            contact: _,
+            confirms_beats,
+            stalled_beats,
+            rounds,
+            confirmed_epoch,
+        } = self;
+        (session, mode, next_index, match_index, sent_index, window).hash(to);
+        (in_flight, in_flight_bytes, allowance).hash(to);
+        (verified, confirms_beats).hash(to);
+        (stalled_beats, rounds, confirmed_epoch).hash(to);
     }
 }

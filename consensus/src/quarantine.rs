@@ -4,7 +4,7 @@ use crate::config::Quarantine;
 use crate::types::{LogIndex, Session, Term};
 
 /// The restored quarantine, and how far it has been mended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Health {
     /// All is readable.
     Whole,
@@ -24,7 +24,7 @@ pub(crate) enum Health {
 }
 
 /// What a leader named as its last entry in its first beat of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Goal {
     pub(crate) session: Session,
     pub(crate) term: Term,

@@ -25,6 +25,7 @@ use crate::writes::Writes;
 /// After each call, or after all calls of a turn, take [outputs](Raft::poll_output) until there
 /// are none.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Raft {
     pub(crate) config: Config,
     pub(crate) rng: fastrand::Rng,
@@ -54,7 +55,7 @@ pub struct Raft {
 }
 
 /// What survives a crash beside the log (paper, figure 2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct HardState {
     pub(crate) term: Term,
     pub(crate) vote: Option<NodeId>,
@@ -636,6 +637,44 @@ impl Raft {
             if let Some(before) = self.observed.replace(observed) {
                 crate::invariants::check_delta(&before, &observed);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+impl crate::explore::Essence for Raft {
+    fn essence(&self, _: &Writes, to: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Raft {
+            config: _,
+            rng: _,
+            hard,
+            staged_hard,
+            staged_write,
+            tail,
+            writes,
+            commit,
+            role,
+            following,
+            health,
+            promises_lost,
+            grant,
+            links,
+            is_disk_full,
+            last_read,
+            announced,
+            outputs,
+            observed: _,
+        } = self;
+        assert!(outputs.is_empty(), "it is between two calls");
+        (hard, staged_hard, writes.age(*staged_write)).hash(to);
+        (tail, commit, following, health, promises_lost).hash(to);
+        (links, is_disk_full, last_read, announced).hash(to);
+        writes.essence(writes, to);
+        role.essence(writes, to);
+        grant.is_some().hash(to);
+        if let Some(grant) = grant {
+            grant.essence(writes, to);
         }
     }
 }

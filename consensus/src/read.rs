@@ -12,7 +12,7 @@ pub(crate) const READS_MAX: usize = 1 << 16;
 /// A read joins the open *epoch*. The first beat that leaves closes it; once a quorum has
 /// answered beats that left after that, no other leader can have committed anything before the
 /// reads of the epoch began.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Reads {
     /// Before an entry of the leader's own term is committed its commit index may lag (P62).
     unready: Vec<ReadId>,
@@ -22,7 +22,7 @@ pub(crate) struct Reads {
     waiting: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Batch {
     epoch: u64,
     index: LogIndex,

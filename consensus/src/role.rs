@@ -55,7 +55,7 @@ pub(crate) struct Follower {
 /// It ends with the term, not with the role. There is one leader in a term, and its log only
 /// grows: whoever asks for pre-votes in vain and returns has verified no less than before. And
 /// an idle leader would never say it again: it has nothing to send to one that has everything.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Following {
     pub(crate) session: Session,
     /// The leader's attempt.
@@ -265,5 +265,48 @@ impl Raft {
         if let Role::Leader(leader) = &mut self.role {
             leader.must_send = true;
         }
+    }
+}
+
+#[cfg(test)]
+impl crate::explore::Essence for Role {
+    fn essence(&self, writes: &crate::writes::Writes, to: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        self.kind().hash(to);
+        match self {
+            Role::Follower(Follower {
+                leader,
+                heard: _,
+                deadline: _,
+            }) => leader.hash(to),
+            Role::PreCandidate(campaign) | Role::Candidate(campaign) => {
+                campaign.essence(writes, to);
+            }
+            Role::Leader(leader) => leader.essence(writes, to),
+        }
+    }
+}
+
+#[cfg(test)]
+impl crate::explore::Essence for Leader {
+    fn essence(&self, writes: &crate::writes::Writes, to: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Leader {
+            progress,
+            noop,
+            uncommitted,
+            uncommitted_bytes,
+            reads,
+            transfer,
+            since: _,
+            check_at: _,
+            must_send,
+        } = self;
+        for (node, progress) in progress {
+            node.hash(to);
+            progress.essence(writes, to);
+        }
+        (noop, uncommitted, uncommitted_bytes, reads, must_send).hash(to);
+        transfer.map(|t| (t.to, t.is_sent)).hash(to);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::types::{EntryId, EntryMeta, LogIndex, Term};
 
 /// A run of entries of one term.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Epoch {
     term: Term,
     first: LogIndex,
@@ -13,7 +13,7 @@ struct Epoch {
 
 /// The log as far as consensus knows it: the term of every entry, by way of the epoch history
 /// (a few numbers per election, however long the log), and the sizes of the last ones.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Tail {
     /// The entry before the first one kept. Committed.
     before: EntryId,

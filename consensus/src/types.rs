@@ -138,7 +138,7 @@ pub enum EntryKind {
 }
 
 /// All that consensus sees of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EntryMeta {
     /// Index and term.
     pub id: EntryId,

@@ -92,10 +92,34 @@ impl Writes {
         self.synced
     }
 
+    /// How far behind the newest write `write` is: numbers that do not tell how many there were.
+    #[cfg(test)]
+    pub(crate) fn age(&self, write: WriteId) -> Option<u64> {
+        (write > self.durable).then(|| self.issued.0 - write.0)
+    }
+
     fn lower(&mut self, last: LogIndex) {
         self.synced = self.synced.min(last);
         for (_, claim) in &mut self.pending {
             *claim = (*claim).min(last);
+        }
+    }
+}
+
+#[cfg(test)]
+impl crate::explore::Essence for Writes {
+    fn essence(&self, _: &Writes, to: &mut impl std::hash::Hasher) {
+        use std::hash::Hash;
+        let Writes {
+            issued,
+            durable,
+            synced,
+            pending,
+            base,
+        } = self;
+        (issued.0 - durable.0, synced, self.age(*base)).hash(to);
+        for &(write, claim) in pending {
+            (self.age(write), claim).hash(to);
         }
     }
 }

@@ -25,7 +25,10 @@ impl Raft {
             term,
             last,
             // A follower may not have what is committed, and must not believe so (P42).
-            commit: commit.min(progress.verified),
+            commit: match mutant!("commit from heartbeat beyond match") {
+                true => commit,
+                false => commit.min(progress.verified),
+            },
         })
     }
 
@@ -103,7 +106,7 @@ impl Raft {
         }
         let read = ReadId(self.last_read.0 + 1);
         self.last_read = read;
-        if commit < leader.noop {
+        if commit < leader.noop && !mutant!("ReadIndex before no-op") {
             leader.reads.defer(read);
         } else if leader.reads.add(read, commit) && !self.is_sole_voter() {
             self.outputs.push_back(Output::BeatWanted);
@@ -125,7 +128,7 @@ impl Raft {
             return;
         }
         let confirmed = self.config.membership.quorum_value(|voter| {
-            if voter == node {
+            if voter == node || mutant!("read without a round of beats") {
                 return u64::MAX;
             }
             progress.get(&voter).map_or(0, |p| p.confirmed_epoch)
@@ -226,6 +229,9 @@ impl Raft {
             return Some(BeatException::Unknown);
         }
         self.health.heard_beat(session, row.term, row.last);
+        if mutant!("commit from heartbeat beyond match") {
+            self.commit_through(row.commit.min(self.tail.last().index));
+        }
         if let Some(matched) = self.matched_in(session) {
             self.commit_through(row.commit.min(matched));
         }

@@ -63,7 +63,8 @@ impl Raft {
 
     /// Whether it knows its promises, and its log says enough to vote by.
     fn may_vote(&self) -> bool {
-        !self.promises_lost && self.health.may_vote() && !self.writes.base_is_pending()
+        let is_healthy = self.health.may_vote() || mutant!("quarantined node votes");
+        !self.promises_lost && is_healthy && !self.writes.base_is_pending()
     }
 
     /// The time at which to campaign if no leader is heard from `now` on: random, so that votes
@@ -206,7 +207,10 @@ impl Raft {
         // A higher term is never a grant (P06).
         if term > self.hard.term {
             self.become_follower(now, term, None);
-        } else if term == self.hard.term && granted && self.config.membership.is_voter(from) {
+        } else if (term == self.hard.term || mutant!("vote of an earlier term counts"))
+            && granted
+            && self.config.membership.is_voter(from)
+        {
             self.count_vote(now, from);
         }
     }
@@ -247,9 +251,10 @@ impl Raft {
             self.become_follower(now, term, None);
         }
         let granted = term == self.hard.term
-            && self.hard.vote.is_none_or(|vote| vote == from)
+            && (self.hard.vote.is_none_or(|vote| vote == from)
+                || mutant!("grant vote twice in a term"))
             && self.may_vote()
-            && last.is_up_to_date_with(self.tail.last());
+            && (last.is_up_to_date_with(self.tail.last()) || mutant!("vote without log check"));
         if granted {
             self.grant_vote(now, from);
         } else {
@@ -296,7 +301,7 @@ impl Raft {
         let Some(grant) = self.grant else {
             return;
         };
-        if !self.writes.is_durable(grant.write) {
+        if !self.writes.is_durable(grant.write) && !mutant!("skip hardstate fsync") {
             return;
         }
         self.grant = None;

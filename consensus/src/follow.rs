@@ -81,7 +81,7 @@ impl Raft {
         session: Session,
         append: Append,
     ) -> Result<(), MessageError> {
-        if append.term < self.hard.term {
+        if append.term < self.hard.term && !mutant!("accept stale AppendEntries") {
             self.answer(from, append.window, AppendOutcome::Stale);
             return Ok(());
         }
@@ -143,13 +143,18 @@ impl Raft {
         let before = self.tail.before();
         let previous = append.previous;
         if previous.index > self.tail.last().index
-            || (previous.index >= before.index && !self.tail.contains(previous))
+            || (previous.index >= before.index
+                && !self.tail.contains(previous)
+                && !mutant!("append without consistency check"))
         {
             return self.refusal_of(previous);
         }
         // What lies at or below the log's start is committed, so the leader has it too (P46).
         let agrees = |id: EntryId| id.index < before.index || self.tail.contains(id);
-        let skip = append.entries.iter().take_while(|e| agrees(e.id)).count();
+        let mut skip = append.entries.iter().take_while(|e| agrees(e.id)).count();
+        if mutant!("append truncates matching suffix") {
+            skip = 0;
+        }
         let matched = append.last().index.max(before.index);
         match append.entries.get(skip).map(|entry| entry.id.index) {
             Some(index) if index <= self.commit => Verdict::Diverge { index },
@@ -188,7 +193,10 @@ impl Raft {
             return;
         };
         following.matched = following.matched.max(matched);
-        let verified = following.matched;
+        let mut verified = following.matched;
+        if mutant!("commit beyond match") {
+            verified = self.tail.last().index;
+        }
         self.commit_through(commit.min(verified));
     }
 
@@ -244,7 +252,10 @@ impl Raft {
 impl Raft {
     /// Tells the leader what has been taken and synced since it was last told.
     pub(crate) fn send_acknowledgement(&mut self) {
-        let (synced, promised) = (self.writes.synced(), self.promised());
+        let (mut synced, mut promised) = (self.writes.synced(), self.promised());
+        if mutant!("ack before fsync") {
+            (synced, promised) = (self.tail.last().index, self.tail.last().index);
+        }
         let Role::Follower(Follower {
             leader: Some(leader),
             ..

@@ -46,6 +46,9 @@
 //! Algorithm (Extended Version)", 2014; "the thesis" is Ongaro, "Consensus: Bridging Theory and
 //! Practice", 2014.
 
+#[macro_use]
+mod mutant;
+
 // The suite speaks of this crate as others do.
 #[cfg(test)]
 extern crate self as highwater_consensus;

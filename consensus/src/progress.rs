@@ -162,15 +162,19 @@ impl Progress {
             self.in_flight_bytes -= bytes;
             self.stalled_beats = 0;
         }
-        let moved = promised.min(self.sent_index) > self.match_index;
+        let sent = match mutant!("match from stale ack") {
+            true => LogIndex::MAX,
+            false => self.sent_index,
+        };
+        let moved = promised.min(sent) > self.match_index;
         if moved {
-            self.match_index = promised.min(self.sent_index);
+            self.match_index = promised.min(sent);
             self.stalled_beats = 0;
         }
-        self.verified = self.verified.max(matched.min(self.sent_index));
+        self.verified = self.verified.max(matched.min(sent));
         self.next_index = self.next_index.max(self.verified.next());
         assert!(self.match_index <= self.verified);
-        assert!(self.verified <= self.sent_index);
+        assert!(self.verified <= sent);
         moved
     }
 

@@ -80,7 +80,9 @@ impl Health {
         match self {
             Health::Whole => synced,
             Health::Hole { last, .. } if commit >= last => synced,
+            Health::Hole { .. } if mutant!("ack over a hole") => synced,
             Health::Hole { first, .. } => synced.min(first.previous()),
+            Health::ToEnd { .. } if mutant!("quarantined node acknowledges") => synced,
             Health::ToEnd { .. } => LogIndex::ZERO,
         }
     }
@@ -133,7 +135,10 @@ impl Health {
         match self {
             Health::ToEnd {
                 goal: Some(goal), ..
-            } => (goal.session, goal.term) == (session, term) && verified >= goal.last,
+            } => {
+                (goal.session, goal.term) == (session, term)
+                    && (verified >= goal.last || mutant!("rejoin before all is back"))
+            }
             _ => false,
         }
     }

@@ -86,6 +86,9 @@ impl Raft {
             vote: restored.vote,
         };
         let mut hard = staged_hard;
+        if mutant!("vote forgotten by a restart") {
+            hard.vote = None;
+        }
         if tail.last().term > hard.term {
             if !restored.promises_lost {
                 return Err(ConfigError::Restored("an entry is of a later term (P04)"));
@@ -539,7 +542,9 @@ impl Raft {
 
     /// Appends to the log. The term of the entries is put out before them (P04).
     pub(crate) fn stage_append(&mut self, entries: Vec<EntryMeta>) {
-        self.stage_hard_state();
+        if !mutant!("persist entry before term") {
+            self.stage_hard_state();
+        }
         for entry in &entries {
             assert!(entry.id.term <= self.hard.term, "an entry of a later term");
             self.tail.push(*entry);

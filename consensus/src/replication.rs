@@ -299,7 +299,7 @@ impl Raft {
             return Ok(());
         }
         let last = self.tail.last();
-        let is_current_term = term == self.hard.term;
+        let is_current_term = term == self.hard.term || mutant!("match from stale ack");
         let Some(progress) = self.progress_mut(from).filter(|_| is_current_term) else {
             return Ok(());
         };
@@ -374,7 +374,10 @@ impl Raft {
     /// Commits what a quorum has synced, if it is of the leader's own term (paper, figure 2 and
     /// section 5.4.2, figure 8; P01).
     pub(crate) fn advance_commit(&mut self) {
-        let own = self.promised();
+        let mut own = self.promised();
+        if mutant!("leader counts itself before its flush") {
+            own = self.tail.last().index;
+        }
         let Role::Leader(leader) = &self.role else {
             return;
         };
@@ -386,7 +389,9 @@ impl Raft {
             progress.map_or(LogIndex::ZERO, |progress| progress.match_index)
         };
         let candidate = commit::candidate(&self.config.membership, synced_on);
-        if candidate <= self.commit || self.tail.term_at(candidate) != Some(self.hard.term) {
+        let is_of_own_term = self.tail.term_at(candidate) == Some(self.hard.term)
+            || mutant!("commit earlier-term entry by count");
+        if candidate <= self.commit || !is_of_own_term {
             return;
         }
         let was_ready = self.commit >= leader.noop;

@@ -217,7 +217,7 @@ impl Raft {
     /// log: they end with it, and only with it.
     fn adopt_term(&mut self, term: Term) {
         assert!(term >= self.hard.term, "terms never fall");
-        if term > self.hard.term {
+        if term > self.hard.term || mutant!("step-down clears the vote") {
             self.hard.term = term;
             self.hard.vote = None;
             self.following = None;

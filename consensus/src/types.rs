@@ -113,6 +113,9 @@ impl EntryId {
     /// Whether a log that ends here is at least as up-to-date as one that ends in `other`:
     /// the later last term wins, and the longer log among equal ones (paper, section 5.4.1).
     pub fn is_up_to_date_with(self, other: EntryId) -> bool {
+        if mutant!("longer log wins over later term") {
+            return (self.index, self.term) >= (other.index, other.term);
+        }
         (self.term, self.index) >= (other.term, other.index)
     }
 }

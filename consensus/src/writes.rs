@@ -46,7 +46,9 @@ impl Writes {
 
     /// A cut of everything from `first` on.
     pub(crate) fn cut(&mut self, first: LogIndex) -> WriteId {
-        self.lower(first.previous());
+        if !mutant!("fsync vouches for what replaced its bytes") {
+            self.lower(first.previous());
+        }
         self.issued = self.issued.next();
         self.issued
     }
@@ -67,6 +69,10 @@ impl Writes {
         if write <= self.durable {
             return false;
         }
+        let write = match mutant!("fsync completion covers later writes") {
+            true => self.issued,
+            false => write,
+        };
         self.durable = write;
         while let Some(&(pending, last)) = self.pending.front()
             && pending <= write

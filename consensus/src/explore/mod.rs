@@ -4,6 +4,7 @@
 //! [`world`] is a state, [`actions`] what may happen in it, [`node`] and [`driver`] are a node and
 //! its disk, [`oracle`] is what must hold in each state. [`search`] goes through all states breadth
 //! first, so that a violation comes with a shortest trace; [`searches`] says from where and how far.
+//! [`mutants`] plants bugs and demands that they are found.
 //!
 //! **What the network does.** Between two nodes a session is up or not. In it each of the three
 //! lanes is a queue of its own in each direction: in order within a lane, in any order between
@@ -35,6 +36,7 @@
 
 mod actions;
 mod driver;
+mod mutants;
 mod node;
 mod oracle;
 mod search;

@@ -4,6 +4,10 @@
 //! docs/format.md lays down every byte and what a crash may leave of it; [`mod@format`] holds the
 //! codecs, [`storage`] the seam to the disk.
 
+#[macro_use]
+#[doc(hidden)]
+pub mod mutants;
+
 mod alarm;
 mod blocking;
 mod config;

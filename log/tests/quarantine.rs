@@ -6,7 +6,7 @@ mod common;
 
 use common::{GROUP, Node, Recover, format, open_disk};
 use highwater_log::format::journal::QuarantineRecord;
-use highwater_log::storage::{MemoryDisk, MemoryStorage};
+use highwater_log::storage::{Keep, MemoryDisk, MemoryStorage, PendingKind};
 use highwater_log::{
     CutError, EntryId, GroupConfig, Inspector, Item, LogIndex, Place, ReadError, Recovered, Term,
 };
@@ -96,6 +96,56 @@ fn read_around_the_hole(node: &mut Node, hole: u64, last: u64) {
             common::check_body(&read.unwrap()[0]);
         }
     }
+}
+
+/// Four entries that fill a file, and of the next file's first write its `begin` and nothing else.
+fn begun_file_without_entries() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    format(&disk);
+    let (mut node, _) = open_disk(&disk);
+    let config = GroupConfig {
+        segment_bytes: 64 << 10,
+        ..GroupConfig::default()
+    };
+    node.create_with(GROUP, config);
+    for _ in 0..4 {
+        node.append_sized(GROUP, 1, 15_000);
+        node.settle();
+    }
+    node.append_sized(GROUP, 1, 15_000);
+    let first_write = |kind| matches!(kind, PendingKind::Write { offset: 4_096, .. });
+    for _ in 0..100 {
+        node.store.flush(node.now);
+        if disk.pending().iter().any(|change| first_write(change.kind)) {
+            break;
+        }
+        node.turn();
+    }
+    drop(node);
+    disk.power_cut(|_| Keep::Units {
+        unit: 512,
+        kept: vec![true],
+    });
+    disk
+}
+
+/// Found by the crash images: the log ended before the hole then, as if nobody knew of the entry,
+/// and its replica would have voted with less than it had acknowledged.
+#[test]
+fn a_hole_before_a_file_without_entries_does_not_shorten_the_log() {
+    let disk = begun_file_without_entries();
+    damage(&disk, 4);
+    let (mut node, recovered) = open_disk(&disk);
+    assert_eq!(holes(&recovered), Some((4, vec![(4, 4)], false)));
+    assert_eq!(recovered.group(GROUP).last, id(4, 1));
+    read_around_the_hole(&mut node, 4, 4);
+    node.append(GROUP, 1, 2);
+    node.settle();
+    drop(node);
+    let (mut node, again) = open_disk(&disk);
+    assert_eq!(holes(&again), Some((4, vec![(4, 4)], false)));
+    assert_eq!(again.group(GROUP).last, id(6, 1));
+    read_around_the_hole(&mut node, 4, 6);
 }
 
 #[test]

@@ -168,6 +168,11 @@ fn take_file(group: &mut Group, file: &FileImage, first: LogIndex, last: LogInde
     };
     if last < first {
         group.unused.push(file.sequence);
+        let behind_hole = group.end.before.index < start.before.index && start.before.index <= last;
+        if behind_hole && !mutant!(LogEndsBeforeHole) {
+            // What lies before this file is bad at its end; the file knows where that is.
+            skip_hole(group, &start);
+        }
         return;
     }
     let mut segment = Segment {
@@ -233,12 +238,17 @@ fn take_entry(group: &mut Group, position: &Position, last: LogIndex) {
     if index == group.end.first() {
         group.marks.push(position);
         group.epochs.push(position.before, group.end.offset);
+        group.end = *position;
     } else {
-        // Behind a hole: what lies below it is never cut but by mending it.
-        group.before_hole.get_or_insert(group.end);
-        group.marks = Marks::new(*position);
-        group.epochs.push(position.before, group.end.offset);
+        skip_hole(group, position);
     }
+}
+
+/// The log goes on behind a hole: what lies below it is never cut but by mending it.
+fn skip_hole(group: &mut Group, position: &Position) {
+    group.before_hole.get_or_insert(group.end);
+    group.marks = Marks::new(*position);
+    group.epochs.push(position.before, group.end.offset);
     group.end = *position;
 }
 

@@ -210,6 +210,7 @@ impl Group {
     /// The oldest write of the log that is not durable.
     fn log_front(&self) -> Option<WriteId> {
         let in_flight = self.in_flight.as_ref().map(|write| write.first_write);
+        let in_flight = in_flight.filter(|_| !mutant!(AckBeforeWrite));
         in_flight.or_else(|| self.staged.front().map(Staged::first_write))
     }
 

@@ -197,7 +197,7 @@ impl Journal {
         let data = Buffer::aligned_copy(&bytes, self.align);
         self.in_flight = Some(InFlight {
             written,
-            copies_left: self.files.len(),
+            copies_left: self.copies(),
             data: data.clone(),
             offset,
         });
@@ -211,6 +211,15 @@ impl Journal {
             offset: in_flight.offset,
             data: in_flight.data.clone(),
         })
+    }
+
+    /// How many copies of a unit are written.
+    pub(crate) fn copies(&self) -> usize {
+        if mutant!(JournalInOneCopy) {
+            1
+        } else {
+            self.files.len()
+        }
     }
 
     /// One copy is durable. Once both are, gives what was written.

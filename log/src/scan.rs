@@ -412,7 +412,8 @@ pub(crate) fn checked_body<'b>(header: &FrameHeader, bytes: &'b [u8]) -> Option<
     let bytes = bytes.get(..header.frame_len() - HEADER_LEN)?;
     let (body, padding) = bytes.split_at_checked(header.body_len())?;
     let padded = padding.iter().all(|&byte| byte == 0);
-    (padded && crc32c(body) == header.body_crc).then_some(body)
+    let holds = crc32c(body) == header.body_crc || mutant!(BodyUnchecked);
+    (padded && holds).then_some(body)
 }
 
 /// Whether any frame's header lies in a file, whatever its salt: asked if its identity is bad.

@@ -184,28 +184,6 @@ const fn is_met_by_reading(what: What) -> bool {
     )
 }
 
-/// Reads what can be read; gives how many entries that were.
-fn serve(node: &mut Node) -> u64 {
-    let mut next = node.store.start(GROUP).unwrap().position.first().0;
-    let last = node.last(GROUP).index.0;
-    let mut served = 0;
-    while next <= last {
-        match node.read(GROUP, next, 1) {
-            Ok(entries) => {
-                for entry in &entries {
-                    assert_eq!(entry.id.index.0, next);
-                    common::check_body(entry);
-                    next += 1;
-                    served += 1;
-                }
-            }
-            Err(ReadError::Quarantined { .. } | ReadError::Damaged { .. }) => next += 1,
-            Err(other) => panic!("entry {next}: {other}"),
-        }
-    }
-    served
-}
-
 #[test]
 fn a_flip_in_one_copy_of_the_journal_costs_nothing() {
     let disk = written_disk();
@@ -240,7 +218,7 @@ fn a_file_cut_short_is_never_an_end() {
             damaged.resize_file(&path, rng.u64(..len)).unwrap();
             let (mut node, recovered) = open_disk(&damaged);
             let group = recovered.group(GROUP);
-            let whole = group.last.index == LogIndex(LAST) && serve(&mut node) == LAST;
+            let whole = group.last.index == LogIndex(LAST) && node.serve(GROUP) == LAST;
             assert!(whole || group.quarantine.is_some() || !node.alarms().is_empty());
         }
         let gone = disk.fork();

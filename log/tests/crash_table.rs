@@ -7,11 +7,11 @@ mod common;
 use std::collections::BTreeSet;
 
 use common::model::{ModelGroup, check_epochs};
+use common::power::PowerFails;
 use common::{GROUP, HALF_BYTES, Node, Recover, format, open_disk, open_with};
 use highwater_log::format::journal::Unit;
 use highwater_log::storage::{
-    Completion, Counters, CrashImages, Granularity, Keep, MemoryDisk, MemoryStorage, Op,
-    PendingKind, Storage, StorageError, Token,
+    CrashImages, Granularity, Keep, MemoryDisk, MemoryStorage, PendingKind,
 };
 use highwater_log::{
     Base, Chain, Directory, EntryId, Event, Expected, GroupConfig, GroupId, HardState, LogIndex,
@@ -91,6 +91,7 @@ impl Script {
         let write = self.node.base(GROUP, base);
         self.model.log.start = start;
         self.model.log.entries.clear();
+        self.model.log_start = start.offset;
         self.model.note_log(write);
     }
 
@@ -215,6 +216,7 @@ fn every_row_of_the_crash_table() {
     script.seal();
     script.settle();
     script.node.store.set_log_start(GROUP, Offset(40)).unwrap();
+    script.model.log_start = Offset(40);
     script.settle();
     script.promise(4);
     script.base(50);
@@ -238,62 +240,6 @@ fn every_row_of_the_crash_table() {
     let rows: Vec<&str> = script.rows.iter().copied().collect();
     assert_eq!(rows, expected);
     assert!(script.images > 1_000, "{} images", script.images);
-}
-
-/// A storage whose power fails at a given operation: that one has begun, and nothing comes back
-/// any more but errors.
-struct PowerFails {
-    inner: MemoryStorage,
-    left: usize,
-    dead: bool,
-    unanswered: Vec<Token>,
-}
-
-impl Storage for PowerFails {
-    fn alignment(&self) -> usize {
-        self.inner.alignment()
-    }
-
-    fn submit(&mut self, token: Token, op: Op) {
-        if self.left == 0 {
-            self.dead = true;
-        } else {
-            self.left -= 1;
-        }
-        self.unanswered.push(token);
-        self.inner.submit(token, op);
-    }
-
-    fn flush(&mut self) {
-        self.inner.flush();
-    }
-
-    fn poll(&mut self, out: &mut Vec<Completion>) {
-        if !self.dead {
-            self.unanswered.clear();
-            return self.inner.poll(out);
-        }
-        out.extend(self.unanswered.drain(..).map(|token| Completion {
-            token,
-            result: Err(StorageError::Io {
-                path: "disk".to_owned(),
-                call: "any",
-                reason: "the power is gone".to_owned(),
-            }),
-        }));
-    }
-
-    fn wait(&mut self) {
-        self.inner.flush();
-    }
-
-    fn in_flight(&self) -> usize {
-        self.unanswered.len()
-    }
-
-    fn counters(&self) -> Counters {
-        self.inner.counters()
-    }
 }
 
 /// A directory with everything in it that recovery may have to finish.
@@ -333,12 +279,7 @@ fn recovery_survives_crashes_at_each_of_its_steps() {
     let mut opened = 0;
     loop {
         let copy = disk.fork();
-        let storage = PowerFails {
-            inner: MemoryStorage::new(&copy),
-            left: steps,
-            dead: false,
-            unanswered: Vec::new(),
-        };
+        let storage = PowerFails::new(&copy, steps);
         let finished = open_with(storage, common::config()).is_ok();
         let images = CrashImages::new(&copy, Granularity::Subsets { unit: 4096 });
         let count = images.count().unwrap_or(u128::MAX).min(64);
@@ -366,12 +307,7 @@ fn formatting_survives_crashes_too() {
     let format = common::directory_format();
     for steps in 0.. {
         let disk = MemoryDisk::new();
-        let mut storage = PowerFails {
-            inner: MemoryStorage::new(&disk),
-            left: steps,
-            dead: false,
-            unanswered: Vec::new(),
-        };
+        let mut storage = PowerFails::new(&disk, steps);
         let finished = Directory::format(&mut storage, &format).is_ok();
         drop(storage);
         disk.power_cut_by_chance(&mut fastrand::Rng::with_seed(steps as u64));
@@ -436,12 +372,7 @@ fn a_promise_survives_a_crash_of_recovery_and_one_rotten_block() {
     let mut tried = 0;
     for steps in 0.. {
         let copy = disk.fork();
-        let storage = PowerFails {
-            inner: MemoryStorage::new(&copy),
-            left: steps,
-            dead: false,
-            unanswered: Vec::new(),
-        };
+        let storage = PowerFails::new(&copy, steps);
         let finished = open_with(storage, common::config()).is_ok();
         let pending = copy.pending();
         let mut journal = pending.iter().filter(|it| it.what.starts_with("journal/"));

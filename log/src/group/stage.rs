@@ -256,6 +256,9 @@ impl Group {
             let first_write = replaced.first_write.unwrap_or(write);
             let mut hides = replaced.hides;
             hides.extend(self.hide_behind(&before));
+            if mutant!(UnlinkBeforeBegin) {
+                self.hidden.extend(hides.drain(..));
+            }
             let begin = self.begin_at(before, Reason::Cut);
             self.staged.push_back(Staged::Begin(BeginPlan {
                 write,
@@ -456,6 +459,7 @@ impl Group {
             return Need::Nothing;
         };
         let held_back = self.writes.journal_front();
+        let held_back = held_back.filter(|_| !mutant!(EntriesBeforeTerm));
         if held_back.is_some_and(|journal| journal < front.write()) {
             return Need::Nothing;
         }
@@ -569,6 +573,7 @@ impl Group {
             gathered.begin = Some(plan);
         }
         let held_back = self.writes.journal_front();
+        let held_back = held_back.filter(|_| !mutant!(EntriesBeforeTerm));
         while let Some(Staged::Entry { write, header, .. }) = self.staged.front() {
             let must_wait = held_back.is_some_and(|journal| journal < *write);
             if must_wait || !gathered.has_room_for(header) {
@@ -668,8 +673,14 @@ impl Group {
         let is_first = gathered.begin.is_some();
         for frame in &mut gathered.frames {
             frame.header.salt = active.salt;
-            if frame.header.kind != FrameKind::Begin && !is_first {
-                frame.header.watermark_lag = FrameHeader::lag(frame.header.index, self.synced);
+            let claims = !is_first || mutant!(BeginClaims);
+            if frame.header.kind != FrameKind::Begin && claims {
+                let synced = if mutant!(WriteClaimsItself) {
+                    frame.header.index.before()
+                } else {
+                    self.synced
+                };
+                frame.header.watermark_lag = FrameHeader::lag(frame.header.index, synced);
             }
         }
     }

@@ -51,7 +51,8 @@ impl Writes {
     /// The highest write that is newly persisted, given the oldest write of the log that is not
     /// durable.
     pub(crate) fn persisted(&mut self, log_front: Option<WriteId>) -> Option<WriteId> {
-        let fronts = log_front.into_iter().chain(self.journal_front());
+        let promise = self.journal_front().filter(|_| !mutant!(AckBeforePromise));
+        let fronts = log_front.into_iter().chain(promise);
         let first_missing = fronts.min();
         let mut newly = None;
         while let Some(&front) = self.unreported.front() {

@@ -364,7 +364,7 @@ impl<'a> Classification<'a> {
 
     /// The entry before `upper`'s first must be there, with the chain that its `begin` names.
     fn check_joint(&mut self, lower: usize, upper: usize) {
-        if planted!(self.rule, TornAnywhere) {
+        if planted!(self.rule, TornAnywhere) || mutant!(TornAnywhere) {
             return;
         }
         let begin = *begin_of(&self.view.files[upper]);
@@ -413,7 +413,8 @@ impl<'a> Classification<'a> {
             .content
             .last_accepted()
             .expect("the file's begin is good");
-        if accepted >= durable || planted!(self.rule, FirstBadAlwaysCuts) {
+        let cuts = planted!(self.rule, FirstBadAlwaysCuts) || mutant!(FirstBadAlwaysCuts);
+        if accepted >= durable || cuts {
             return (accepted, torn(file, accepted), false);
         }
         let through = durable.max(last_found(file).unwrap_or(LogIndex::ZERO));

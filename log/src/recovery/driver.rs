@@ -411,6 +411,9 @@ pub(crate) fn sync_files<S: Storage>(
     image: &GroupImage,
 ) -> Result<(), OpenError> {
     for file in image.files.iter().filter(|file| !file.read_only) {
+        if mutant!(RecoveredNotSynced) {
+            continue;
+        }
         let open = io.open(&paths::segment(group, file.sequence), true)?;
         io.done(Op::Sync { file: open.file })?;
         io.close(open.file)?;

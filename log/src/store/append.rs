@@ -218,7 +218,7 @@ impl<S: Storage> Store<S> {
             self.journal.checkpoint(written, records)
         };
         self.counters.journal_writes += 1;
-        for copy in 0..self.journal.files.len() {
+        for copy in 0..self.journal.copies() {
             self.submit_journal(copy, &unit);
         }
     }

@@ -155,6 +155,7 @@ impl<S: Storage> Store<S> {
             (_, Err(error)) => return self.prepare_refused(group, step, error),
         };
         let next = match step {
+            PrepareStep::MakeGroupDir if mutant!(GroupsDirNotSynced) => PrepareStep::Create,
             PrepareStep::MakeGroupDir => PrepareStep::SyncGroups,
             PrepareStep::SyncGroups => {
                 state.has_directory = true;
@@ -165,7 +166,11 @@ impl<S: Storage> Store<S> {
             PrepareStep::Rename => {
                 // From now on the name is taken, whatever happens.
                 state.next_sequence = identity.sequence.next();
-                PrepareStep::SyncGroupDir
+                if mutant!(GroupDirNotSynced) {
+                    PrepareStep::SyncPrepare
+                } else {
+                    PrepareStep::SyncGroupDir
+                }
             }
             PrepareStep::SyncGroupDir => PrepareStep::SyncPrepare,
             PrepareStep::SyncPrepare => PrepareStep::Open,

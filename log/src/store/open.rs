@@ -185,7 +185,7 @@ fn fresh_checkpoint<S: Storage>(
         offset,
         data: data.clone(),
     }))?;
-    for _ in files {
+    for _ in 0..journal.copies() {
         journal.copy_done();
     }
     Ok(journal)
@@ -198,6 +198,9 @@ fn open_journal<S: Storage>(
     let first = io.open(&paths::journal(shard, 0), true)?.file;
     let second = io.open(&paths::journal(shard, 1), true)?.file;
     for file in [first, second] {
+        if mutant!(RecoveredNotSynced) {
+            continue;
+        }
         io.done(Op::Sync { file })?;
     }
     Ok([first, second])

@@ -4,6 +4,7 @@
 
 pub(crate) mod damage;
 pub(crate) mod model;
+pub(crate) mod power;
 pub(crate) mod world;
 
 use std::collections::BTreeMap;
@@ -261,6 +262,28 @@ impl<S: Storage> Node<S> {
             }
         }
         all
+    }
+
+    /// Reads what can be read; gives how many entries that were.
+    pub(crate) fn serve(&mut self, group: GroupId) -> u64 {
+        let mut next = self.store.start(group).unwrap().position.first().0;
+        let last = self.last(group).index.0;
+        let mut served = 0;
+        while next <= last {
+            match self.read(group, next, 1) {
+                Ok(entries) => {
+                    for entry in &entries {
+                        assert_eq!(entry.id.index.0, next);
+                        check_body(entry);
+                        next += 1;
+                        served += 1;
+                    }
+                }
+                Err(ReadError::Quarantined { .. } | ReadError::Damaged { .. }) => next += 1,
+                Err(other) => panic!("entry {next}: {other}"),
+            }
+        }
+        served
     }
 
     pub(crate) fn is_persisted(&self, group: GroupId, write: WriteId) -> bool {

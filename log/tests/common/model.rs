@@ -91,6 +91,22 @@ impl ModelGroup {
 
     /// Compares what was recovered with what is possible, and goes on from there.
     pub(crate) fn check(&mut self, found: &RecoveredGroup, entries: &[EntryId], context: &str) {
+        let at = self.compare(found, entries, context);
+        self.log = self.logs[at].1.clone();
+        self.trim_to(&found.start);
+        self.hard = found.hard_state;
+        self.commit = self.commit.min(self.log.last().index);
+        self.logs = vec![(WriteId(0), self.log.clone())];
+        self.hards = vec![(WriteId(0), self.hard)];
+    }
+
+    /// Compares what was recovered with what is possible. Gives which of the logs it is.
+    pub(crate) fn compare(
+        &self,
+        found: &RecoveredGroup,
+        entries: &[EntryId],
+        context: &str,
+    ) -> usize {
         assert_eq!(found.quarantine, None, "{context}: no fault, no quarantine");
         let first = found.start.first();
         let fits = |log: &ModelLog| {
@@ -117,7 +133,11 @@ impl ModelGroup {
                 found.start.before, found.last, found.end_offset
             );
         };
-        assert!(found.start.offset <= self.log_start.max(found.start.offset));
+        assert!(
+            found.start.offset <= self.log_start,
+            "{context}: entries from offset {} on are gone",
+            self.log_start
+        );
         let hard = self.hards.iter().any(|(_, hard)| *hard == found.hard_state);
         assert!(
             hard,
@@ -128,12 +148,21 @@ impl ModelGroup {
             found.hard_state.term >= found.last.term,
             "{context}: the term comes first"
         );
-        self.log = self.logs[at].1.clone();
-        self.trim_to(&found.start);
-        self.hard = found.hard_state;
-        self.commit = self.commit.min(self.log.last().index);
-        self.logs = vec![(WriteId(0), self.log.clone())];
-        self.hards = vec![(WriteId(0), self.hard)];
+        at
+    }
+
+    /// Nothing was recovered: nothing was acknowledged.
+    pub(crate) fn compare_absent(&self, context: &str) {
+        let empty = |(_, log): &(WriteId, ModelLog)| *log == ModelLog::default();
+        assert!(
+            self.logs.iter().any(empty),
+            "{context}: the group is gone, with its log"
+        );
+        let unpromised = |(_, hard): &(WriteId, HardState)| *hard == HardState::default();
+        assert!(
+            self.hards.iter().any(unpromised),
+            "{context}: the group is gone, with its promises"
+        );
     }
 
     pub(crate) fn trim_to(&mut self, start: &Position) {

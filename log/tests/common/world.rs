@@ -7,7 +7,7 @@ use fastrand::Rng;
 use highwater_log::storage::{Faults, FaultyStorage, Keep, MemoryDisk};
 use highwater_log::{
     Base, Chain, EntryId, Epoch, Event, GroupConfig, GroupId, HardState, LogIndex, NodeId,
-    Position, Retention, Snapshot, Term, WriteId,
+    Position, Retention, Snapshot, Term,
 };
 use highwater_record::{Buffer, Offset};
 
@@ -89,10 +89,7 @@ impl World {
                 model.check(found, &ids, &context);
                 check_epochs(found, &ids, &context);
             } else {
-                let empty = |(_, log): &(WriteId, ModelLog)| *log == ModelLog::default();
-                assert!(model.logs.iter().any(empty), "{context}: {group} is gone");
-                let unpromised = |(_, hard): &(WriteId, HardState)| *hard == HardState::default();
-                assert!(model.hards.iter().any(unpromised), "{context}");
+                model.compare_absent(&context);
                 *model = ModelGroup::new();
                 let config = GroupConfig::default();
                 node.store.create_group(*group, config).unwrap();
@@ -203,16 +200,21 @@ impl World {
             } else {
                 self.rng.usize(0..400)
             };
-            let model = self.model.get_mut(&group).unwrap();
-            if model.hard.term == Term(0) {
-                return self.promise(group);
-            }
-            let node = self.node.as_mut().unwrap();
-            let write = node.append_sized(group, model.hard.term.0, bytes);
-            let end = node.store.end(group).unwrap().offset;
-            model.log.entries.push((model.hard.term, end));
-            model.note_log(write);
+            self.append_of(group, bytes);
         }
+    }
+
+    /// Appends an entry with a body of so many bytes; a group without a term gets one instead.
+    pub(crate) fn append_of(&mut self, group: GroupId, bytes: usize) {
+        let model = self.model.get_mut(&group).unwrap();
+        if model.hard.term == Term(0) {
+            return self.promise(group);
+        }
+        let node = self.node.as_mut().unwrap();
+        let write = node.append_sized(group, model.hard.term.0, bytes);
+        let end = node.store.end(group).unwrap().offset;
+        model.log.entries.push((model.hard.term, end));
+        model.note_log(write);
     }
 
     pub(crate) fn promise(&mut self, group: GroupId) {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::Xxh3;
+
 const PAGE: usize = 4096;
 
 type Page = Arc<[u8; PAGE]>;
@@ -62,6 +64,17 @@ impl Content {
             }
         }
         self.len = len;
+    }
+
+    /// Feeds length and bytes to a hash. Pages of zeros count as if they were never written.
+    pub(in crate::storage) fn hash_into(&self, hash: &mut Xxh3) {
+        hash.update(&self.len.to_le_bytes());
+        for (number, page) in self.pages.iter().enumerate() {
+            if let Some(bytes) = page.as_deref().filter(|bytes| **bytes != [0; PAGE]) {
+                hash.update(&number.to_le_bytes());
+                hash.update(bytes);
+            }
+        }
     }
 
     fn clip(&self, offset: u64, len: usize) -> usize {

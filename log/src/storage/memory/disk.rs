@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
+use xxhash_rust::xxh3::Xxh3;
 
 use super::crash::{Keep, PendingChange, draw};
 use super::image::{Image, Node};
@@ -101,6 +102,26 @@ impl MemoryDisk {
     pub fn contents(&self, path: &str) -> Result<Vec<u8>, StorageError> {
         let image = self.image();
         Ok(image.node(image.file(path)?).live.read(0, usize::MAX))
+    }
+
+    /// A hash of all that a process sees: every path, and of files the bytes and whether they are
+    /// protected. Two disks that look alike have the same.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let image = self.image();
+        let mut hash = Xxh3::new();
+        let nodes = image.tree.live.values();
+        let mut paths: Vec<_> = nodes.map(|node| (image.path_of(*node), *node)).collect();
+        paths.sort();
+        for (path, node) in paths {
+            hash.update(path.as_bytes());
+            hash.update(b"\0");
+            if let Node::File(file) = &image.nodes[&node] {
+                hash.update(&[1, u8::from(file.read_only)]);
+                file.live.hash_into(&mut hash);
+            }
+        }
+        hash.digest()
     }
 
     /// A file's bytes if the power were cut now and nothing that is pending survived.

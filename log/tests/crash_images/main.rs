@@ -38,7 +38,7 @@ fn random_histories_leave_only_what_the_contract_allows() {
     for seed in 0..5 {
         hunt.random(seed);
     }
-    demand(&hunt, 10_000);
+    demand(&hunt, 5_000);
 }
 
 /// Enough images were opened, and everything was done to some of them.

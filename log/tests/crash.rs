@@ -35,6 +35,7 @@ fn random_histories_survive_crashes() {
     }
 }
 
+/// P25: a sync may be answered before a write that was given to the disk earlier.
 #[test]
 fn slow_disks_that_overtake_themselves_and_run_full_lose_nothing() {
     let faults = Faults {

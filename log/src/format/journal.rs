@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_lengths_are_bad() {
+    fn p28_hostile_lengths_are_bad() {
         let good = Unit::encode(&header(), &[record()], 512);
         for len in 0..good.len() {
             assert_eq!(Unit::decode(&good[..len]), Err(FormatFault::Bad));

@@ -630,7 +630,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_write_goes_on_where_it_stopped() {
+    fn p25_a_short_write_goes_on_where_it_stopped() {
         let rest = goes_on(write(4).proceed(bytes(1), BLOCK));
         assert_eq!(rest.done, BLOCK);
         let rest = goes_on(rest.proceed(bytes(1) + 512, BLOCK));

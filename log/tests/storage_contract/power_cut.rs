@@ -115,7 +115,7 @@ fn a_write_that_was_not_started_leaves_nothing() {
 }
 
 #[test]
-fn an_entry_needs_a_sync_of_its_directory() {
+fn p28_an_entry_needs_a_sync_of_its_directory() {
     let disk = MemoryDisk::new();
     let mut life = open(&disk);
     life.create("a", 1);
@@ -138,7 +138,7 @@ fn an_entry_needs_a_sync_of_its_directory() {
 }
 
 #[test]
-fn a_sync_does_not_cover_what_was_in_flight_beside_it() {
+fn p25_a_sync_does_not_cover_what_was_in_flight_beside_it() {
     let disk = MemoryDisk::new();
     let mut life = open(&disk);
     life.submit(life.create_op("a", 1, Preparation::Zero));
@@ -172,7 +172,7 @@ fn a_rename_is_whole_and_needs_both_directories() {
 }
 
 #[test]
-fn a_file_in_a_directory_that_was_not_synced_is_lost() {
+fn p28_a_file_in_a_directory_that_was_not_synced_is_lost() {
     let disk = MemoryDisk::new();
     let mut life = open(&disk);
     life.done(Op::MakeDir { path: "d".into() });

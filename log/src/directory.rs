@@ -183,16 +183,29 @@ impl Directory {
         &self.identity
     }
 
-    /// The groups that have files or promises here, ascending. Whoever opens the stores
-    /// divides them among the shards.
+    /// The groups that have files or promises here, ascending, but for those whose removal was
+    /// interrupted. Whoever opens the stores divides them among the shards.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupId> {
         let recorded = self.records.values().filter(|record| !record.dropped);
         let mut groups: Vec<GroupId> = recorded.map(|record| record.group).collect();
-        groups.extend(&self.groups);
+        let with_files = self.groups.iter().copied();
+        groups.extend(with_files.filter(|&group| !self.is_dropped(group)));
         groups.sort_unstable();
         groups.dedup();
         groups
+    }
+
+    /// Groups of which something may be left though the journal says that they were dropped.
+    pub(crate) fn half_removed(&self) -> impl Iterator<Item = GroupId> {
+        let with_files = self.groups.iter().copied();
+        with_files.filter(|&group| self.is_dropped(group))
+    }
+
+    fn is_dropped(&self, group: GroupId) -> bool {
+        self.records
+            .get(&group)
+            .is_some_and(|record| record.dropped)
     }
 
     /// Whether promises were lost: no group of this directory may ever vote again, and the node

@@ -91,7 +91,7 @@ pub(crate) struct Group {
     pub(crate) no_space: bool,
     /// Whether it is to be removed, files and all.
     pub(crate) dropping: bool,
-    /// Whether the journal has durably forgotten it.
+    /// Whether the journal durably says that it was dropped.
     pub(crate) forgotten: bool,
     /// Whether its directory is there, durably.
     pub(crate) has_directory: bool,

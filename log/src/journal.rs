@@ -33,8 +33,9 @@ pub(crate) struct Journal {
     /// Groups whose record is to be written, and through which of their writes.
     pending: BTreeMap<GroupId, Option<WriteId>>,
     in_flight: Option<InFlight>,
-    /// Records of groups that other shards own, as recovery found them: they stay in this
-    /// journal's checkpoints, so that no shard's checkpoint takes another's promise away.
+    /// Records of groups that other shards own, and of groups that recovery found half removed:
+    /// they stay in this journal's checkpoints, so that no shard's checkpoint takes another's
+    /// promise away, nor what says that the rest of a group may go.
     foreign: Vec<GroupRecord>,
 }
 
@@ -106,6 +107,11 @@ impl Journal {
     pub(crate) fn stage(&mut self, group: GroupId, write: Option<WriteId>) {
         let staged = self.pending.entry(group).or_default();
         *staged = (*staged).max(write);
+    }
+
+    /// Whether a group's record is still to be written.
+    pub(crate) fn is_pending(&self, group: GroupId) -> bool {
+        self.pending.contains_key(&group)
     }
 
     /// Whether something is to be written.

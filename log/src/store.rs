@@ -143,6 +143,8 @@ enum Action {
 /// Groups.
 impl<S: Storage> Store<S> {
     /// Adds a group that has nothing on this disk yet. It owns no file before its first write.
+    /// The number of one that was dropped must not be used again: the removal may not be over
+    /// when the node ends, and is finished by the next start.
     ///
     /// # Errors
     ///
@@ -177,8 +179,8 @@ impl<S: Storage> Store<S> {
         Ok(())
     }
 
-    /// Removes a group with everything it has on this disk, once the journal has durably
-    /// forgotten it. Nothing is reported of it any more.
+    /// Removes a group with everything it has on this disk, once the journal durably says that
+    /// it was dropped. Nothing is reported of it any more.
     ///
     /// # Errors
     ///

@@ -304,6 +304,72 @@ fn recovery_survives_crashes_at_each_of_its_steps() {
     assert!(opened > 60, "{opened} disks");
 }
 
+/// A group with some files.
+fn group_of_many_files() -> Script {
+    let mut script = Script::new();
+    script.promise(1);
+    for _ in 0..8 {
+        script.append(15_000);
+    }
+    script.settle();
+    script
+}
+
+/// Crashes at every point of a group's removal, and at every step of the recovery after that.
+fn crash_amid_removal(mut script: Script) -> BTreeSet<usize> {
+    let end = script.node.store.end(GROUP).unwrap();
+    let mut files_left = BTreeSet::new();
+    script.node.store.drop_group(GROUP).unwrap();
+    while script.node.store.is_busy() {
+        script.node.store.flush(script.node.now);
+        let images = CrashImages::new(&script.disk, Granularity::Subsets { unit: 4096 });
+        for number in 0..images.count().unwrap().min(IMAGES_MAX) {
+            let image = images.image(number);
+            files_left.insert(files_of_group(&image));
+            is_whole_or_gone(&image, end);
+        }
+        script.node.turn();
+    }
+    files_left
+}
+
+fn files_of_group(disk: &MemoryDisk) -> usize {
+    let files = disk.files().into_iter();
+    files.filter(|path| path.starts_with("groups/7/")).count()
+}
+
+fn is_whole_or_gone(disk: &MemoryDisk, end: Position) {
+    for steps in 0.. {
+        let copy = disk.fork();
+        let storage = PowerFails::new(&copy, steps);
+        let is_finished = open_with(storage, common::config()).is_ok();
+        copy.power_cut(|_| Keep::Nothing);
+        let (node, recovered) = open_disk(&copy);
+        assert_eq!(recovered.alarms, [], "step {steps} of recovery");
+        match recovered.groups.first() {
+            Some(_) => assert_eq!(node.store.end(GROUP).unwrap(), end),
+            None => assert_eq!(files_of_group(&copy), 0, "step {steps} of recovery"),
+        }
+        if is_finished {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_group_is_whole_or_gone_after_a_crash_amid_its_removal() {
+    let files_left = crash_amid_removal(group_of_many_files());
+    assert!(files_left.len() > 2, "{files_left:?} files were left");
+}
+
+#[test]
+fn a_removal_waits_for_its_own_record_and_not_for_one_before_it() {
+    let mut script = group_of_many_files();
+    script.promise(2);
+    script.node.store.flush(script.node.now);
+    crash_amid_removal(script);
+}
+
 #[test]
 fn formatting_survives_crashes_too() {
     let format = common::directory_format();

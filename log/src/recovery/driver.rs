@@ -444,6 +444,27 @@ pub(crate) fn unlink_hidden<S: Storage>(
     Ok(())
 }
 
+/// Finishes the removal of a group that was dropped. What is left of its files is not read: that
+/// some are missing means nothing, and what they hold is wanted by nobody. What Highwater did not
+/// make is left alone, and the directory with it.
+pub(crate) fn remove_group<S: Storage>(
+    io: &mut Blocking<'_, S>,
+    group: GroupId,
+    alarms: &mut Vec<Alarm>,
+) -> Result<(), OpenError> {
+    let directory = paths::group_dir(group);
+    let alarms_before = alarms.len();
+    for sequence in list(io, group, alarms)? {
+        io.unlink(&paths::segment(group, sequence))?;
+    }
+    io.sync_dir(&directory)?;
+    if alarms.len() == alarms_before {
+        io.done(Op::RemoveDir { path: directory })?;
+        io.sync_dir(paths::GROUPS)?;
+    }
+    Ok(())
+}
+
 impl FileImage {
     /// The snapshot in its footer.
     pub(crate) fn snapshot(&self) -> Option<&Snapshot> {

@@ -260,7 +260,8 @@ impl<S: Storage> Store<S> {
             if let Some(write) = write {
                 state.writes.journal_done(write);
             }
-            state.forgotten |= state.record.dropped;
+            // What was written may be what held before: then the removal's own record waits.
+            state.forgotten |= state.record.dropped && !self.journal.is_pending(group);
         }
     }
 

@@ -274,7 +274,8 @@ impl<S: Storage> Store<S> {
         }
     }
 
-    /// Removes a group whose journal record is gone, when nothing of it is under way.
+    /// Removes a group that the journal durably calls dropped, when nothing of it is under way.
+    /// A crash amid that leaves some of its files; the next start removes the rest unread.
     pub(super) fn drive_drop(&mut self, group: GroupId) {
         let state = self
             .groups

@@ -21,7 +21,9 @@ use crate::journal::{Journal, JournalOf, UnitWrite};
 use crate::paths;
 use crate::prepare::FreshFiles;
 use crate::recovery::build::{blank_record, build_group, describe};
-use crate::recovery::driver::{GroupImage, Owner, read_group, sync_files, unlink_hidden};
+use crate::recovery::driver::{
+    GroupImage, Owner, read_group, remove_group, sync_files, unlink_hidden,
+};
 use crate::storage::{FileId, Op, Storage};
 
 impl<S: Storage> Store<S> {
@@ -29,7 +31,8 @@ impl<S: Storage> Store<S> {
     ///
     /// In this order: everything is read; what was read is synced (recovered is not durable); a
     /// fresh checkpoint of the journal is made durable in both copies; the unlinking of hidden
-    /// files is finished. Only then anything is acted on.
+    /// files and, by shard 0, the removal of dropped groups is finished. Only then anything is
+    /// acted on.
     ///
     /// `pool` is where write buffers come from. Groups in the directory that no shard asks for
     /// are left alone: unknown is not garbage.
@@ -61,7 +64,12 @@ impl<S: Storage> Store<S> {
             sync_files(&mut io, group.id, image)?;
         }
         let journal = fresh_checkpoint(&mut io, &config, directory, &mut opened)?;
-        let recovered = finish(&mut io, &mut opened)?;
+        let mut recovered = finish(&mut io, &mut opened)?;
+        if config.shard == 0 {
+            for group in directory.half_removed() {
+                remove_group(&mut io, group, &mut recovered.alarms)?;
+            }
+        }
         let now = Duration::ZERO;
         let groups: BTreeMap<GroupId, Group> = opened
             .into_iter()
@@ -166,8 +174,12 @@ fn fresh_checkpoint<S: Storage>(
     };
     let files = open_journal(io, config.shard)?;
     let owned: BTreeSet<GroupId> = opened.iter().map(|(group, _)| group.id).collect();
+    let half_removed: BTreeSet<GroupId> = directory.half_removed().collect();
     let others = directory.records.values();
-    let foreign = others.filter(|record| !owned.contains(&record.group) && !record.dropped);
+    let foreign = others.filter(|record| {
+        let is_gone = record.dropped && !half_removed.contains(&record.group);
+        !owned.contains(&record.group) && !is_gone
+    });
     let mut journal = Journal::new(&of, files, foreign.copied().collect());
     if opened.len() > journal.groups_max() {
         return Err(OpenError::JournalTooSmall {

@@ -36,7 +36,7 @@ pub(crate) struct ClusterArguments {
 
 /// How to talk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum TransportName {
+pub(crate) enum TransportName {
     /// Encrypted, and the node proves that it is of the cluster.
     Quic,
     /// Not encrypted; what every Kafka broker speaks.

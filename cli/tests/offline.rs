@@ -127,6 +127,7 @@ fn every_command_has_help_with_examples() {
         &["log", "dump"],
         &["log", "verify"],
         &["bench", "limits"],
+        &["bench", "cluster"],
         &["bench", "produce"],
         &["bench", "consume"],
         &["consume"],

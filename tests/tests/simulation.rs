@@ -58,6 +58,13 @@ fn seeds_of_every_size_are_clean() {
 }
 
 #[test]
+fn two_hundred_seeds_of_three_nodes_are_clean() {
+    let reports = check_all(|seed| Plan::of_seed(seed, 3), 2_001..2_201);
+    let acked: u64 = reports.iter().map(|report| report.acked).sum();
+    assert!(acked > 200_000, "{acked} acknowledged");
+}
+
+#[test]
 fn every_profile_is_clean() {
     for profile in [Profile::Calm, Profile::Net, Profile::Disk] {
         check_all(|seed| Plan::new(seed, 3, profile), 1_001..1_005);

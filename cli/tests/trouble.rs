@@ -63,7 +63,7 @@ fn a_node_that_runs_already_is_left_alone() {
     let mut cluster = Cluster::init(1, &["node.shards=2"]);
     cluster.start_all();
     let node = &cluster.nodes()[0];
-    check(&start(node, &[]), BUSY, &[&node.metrics().to_string()]);
+    check(&start(node, &[]), BUSY, &[&node.kafka().to_string()]);
     let elsewhere = elsewhere();
     let elsewhere: Vec<&str> = elsewhere.iter().map(String::as_str).collect();
     let data = node.data();

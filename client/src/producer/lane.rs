@@ -12,8 +12,9 @@ use super::batch::{Attempts, Batch, BatchId};
 use crate::cluster::Backoff;
 use crate::error::ProduceError;
 
-/// Batches of one partition on the way at once, if the producer is idempotent: brokers remember
-/// as many.
+/// Batches of one partition from the oldest whose fate is open to the newest that was sent, if the
+/// producer is idempotent: brokers remember as many. One that is older than the last five in the
+/// log would not be known again when it is sent again.
 const IN_FLIGHT_MAX: usize = 5;
 
 /// Who the broker thinks we are.
@@ -41,6 +42,8 @@ pub(super) struct Lane {
     next_sequence: i32,
     queued: VecDeque<Batch>,
     in_flight: BTreeSet<BatchId>,
+    /// Acknowledged, although the fate of an older one is open.
+    passed: BTreeSet<BatchId>,
     returned: Vec<Batch>,
     /// Set when a sequence was given that the broker will never see.
     hole: bool,
@@ -92,6 +95,7 @@ impl Lane {
             next_sequence: 0,
             queued: VecDeque::new(),
             in_flight: BTreeSet::new(),
+            passed: BTreeSet::new(),
             returned: Vec::new(),
             hole: false,
             blocked_until: None,
@@ -102,7 +106,7 @@ impl Lane {
     /// Whether a batch, queued or new, may be sent now.
     pub(super) fn may_send(&self, now: Instant) -> bool {
         let limit = if self.idempotent { IN_FLIGHT_MAX } else { 1 };
-        self.in_flight.len() < limit
+        self.in_flight.len() + self.passed.len() < limit
             && self.returned.is_empty()
             && !self.hole
             && !self.needs_identity()
@@ -158,8 +162,22 @@ impl Lane {
     /// The broker has appended the batch.
     pub(super) fn acknowledged(&mut self, id: BatchId, timeout: Duration) -> Vec<GivenUp> {
         self.in_flight.remove(&id);
+        self.passed.insert(id);
         self.backoff = Backoff::default();
-        self.settle(timeout)
+        let given_up = self.settle(timeout);
+        self.forget_passed();
+        given_up
+    }
+
+    /// What was acknowledged counts only behind one whose fate is open.
+    fn forget_passed(&mut self) {
+        let in_flight = self.in_flight.first().copied();
+        let waiting = self.queued.iter().chain(&self.returned);
+        let open = waiting.map(|batch| batch.id).chain(in_flight).min();
+        match open {
+            Some(open) => self.passed.retain(|id| *id > open),
+            None => self.passed.clear(),
+        }
     }
 
     /// The attempt failed, but the batch may be tried again.
@@ -209,7 +227,9 @@ impl Lane {
     pub(super) fn gone(&mut self, id: BatchId, timeout: Duration) -> Vec<GivenUp> {
         self.in_flight.remove(&id);
         self.hole |= self.idempotent;
-        self.settle(timeout)
+        let given_up = self.settle(timeout);
+        self.forget_passed();
+        given_up
     }
 
     /// Gives up what has waited too long to be sent again.
@@ -224,6 +244,7 @@ impl Lane {
         }
         if !expired.is_empty() {
             expired.extend(self.settle(timeout));
+            self.forget_passed();
         }
         expired
     }
@@ -243,6 +264,7 @@ impl Lane {
         // Behind a hole the old sequences are worth nothing. What may be in the log cannot be
         // sent under a new one: the broker would not know it again.
         self.identity = None;
+        self.passed.clear();
         let (lost, queued): (VecDeque<_>, _) = std::mem::take(&mut self.queued)
             .into_iter()
             .partition(|batch: &Batch| batch.attempts == Attempts::Unknown);

@@ -398,3 +398,23 @@ fn whatever_happens_the_lane_says_the_truth_about_the_log() {
     assert!(expired > 10, "{expired}");
     assert!(unknown > 100, "{unknown}");
 }
+
+/// A broker knows the last five batches again. One whose answer was lost must be among them for as
+/// long as it takes, however quickly those behind it are acknowledged.
+#[test]
+fn nothing_is_sent_that_would_push_an_open_batch_out_of_the_brokers_memory() {
+    let mut fixture = Fixture::new();
+    let mut flight: Vec<_> = std::iter::from_fn(|| fixture.send()).collect();
+    assert_eq!(flight.len(), IN_FLIGHT_MAX);
+    let oldest = flight.remove(0);
+    for batch in flight {
+        assert!(fixture.lane.acknowledged(batch.id, TIMEOUT).is_empty());
+    }
+    assert!(fixture.send().is_none(), "the oldest is open");
+    assert!(fixture.fail(oldest, true).is_empty());
+    let again = fixture.send().unwrap();
+    assert_eq!(sequence(&again), 0);
+    assert!(fixture.send().is_none(), "it is open still");
+    assert!(fixture.lane.acknowledged(again.id, TIMEOUT).is_empty());
+    assert_eq!(fixture.send().map(|batch| sequence(&batch)), Some(10));
+}

@@ -1,7 +1,9 @@
 //! `history`: checks histories of clients' operations, whoever made them.
 //!
-//!     history FILE...           JSON lines as `highwater_tests::history` describes them
-//!     history --retention FILE  of topics that remove old records by themselves
+//! ```text
+//! history FILE...           JSON lines as `highwater_tests::history` describes them
+//! history --retention FILE  of topics that remove old records by themselves
+//! ```
 //!
 //! Ends with 1 if a promise is broken, and names the events that show it, numbered from 0.
 

@@ -34,8 +34,8 @@ pub use ops::{
 };
 pub use producer_state::{
     PRODUCER_BATCHES_MAX, PRODUCER_EXPIRATION_SECONDS, PRODUCER_SNAPSHOT_VERSION,
-    PRODUCERS_PER_NODE_MAX, ProducerCount, ProducerError, ProducerFacts, ProducerSnapshotError,
-    ProducerStates, RememberedBatch, Verdict,
+    PRODUCERS_PER_NODE_MAX, PRODUCERS_PER_PARTITION_KEPT, ProducerCount, ProducerError,
+    ProducerFacts, ProducerSnapshotError, ProducerStates, RememberedBatch, Verdict,
 };
 pub use service::{NoService, SERVICE_MESSAGE_BYTES_MAX, Service, ServiceAddress, ServiceOutput};
 pub use shard::{OpenShardError, Shard, ShardConfig, Timing};

@@ -32,6 +32,12 @@ pub const PRODUCERS_PER_NODE_MAX: usize = 100_000;
 /// as Kafka's `producer.id.expiration.ms`.
 pub const PRODUCER_EXPIRATION_SECONDS: u32 = 24 * 60 * 60;
 
+/// How many producers a partition remembers however long they have been idle: those that wrote
+/// last. Age is told by leaders' clocks, and one that is a day ahead would make a partition forget
+/// all who write to it at that moment; a batch of theirs that is sent again would be stored twice.
+/// Age is for the many that come, write once and go.
+pub const PRODUCERS_PER_PARTITION_KEPT: usize = 1_000;
+
 /// Why a batch of an idempotent producer was refused. Nothing was appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProducerError {
@@ -178,6 +184,8 @@ pub struct ProducerStates {
     by_last_batch: BTreeMap<Offset, i64>,
     /// The largest append time so far, in seconds. It never goes back, though leaders' clocks do.
     log_time: u32,
+    /// How many stay, whatever their age: [`PRODUCERS_PER_PARTITION_KEPT`].
+    kept: usize,
     count: ProducerCount,
 }
 
@@ -202,6 +210,7 @@ impl ProducerStates {
             producers: BTreeMap::new(),
             by_last_batch: BTreeMap::new(),
             log_time: 0,
+            kept: PRODUCERS_PER_PARTITION_KEPT,
             count,
         }
     }
@@ -314,12 +323,14 @@ impl ProducerStates {
         }
     }
 
-    /// Forgets who has not written for [`PRODUCER_EXPIRATION_SECONDS`] of the log's time.
+    /// Forgets who has not written for [`PRODUCER_EXPIRATION_SECONDS`] of the log's time and is not
+    /// among the [`PRODUCERS_PER_PARTITION_KEPT`] that wrote last.
     fn expire(&mut self) {
         let Some(horizon) = self.log_time.checked_sub(PRODUCER_EXPIRATION_SECONDS) else {
             return;
         };
-        while let Some((_, id)) = self.by_last_batch.first_key_value()
+        while self.producers.len() > self.kept
+            && let Some((_, id)) = self.by_last_batch.first_key_value()
             && self.producers[id].last().append_time < horizon
         {
             self.forget_oldest();

@@ -156,6 +156,7 @@ fn who_is_not_known_begins_at_zero() {
 #[test]
 fn the_idle_are_forgotten_by_the_time_of_the_log() {
     let mut log = Log::new();
+    log.states.kept = 0;
     log.produce_at(facts(1, 0, 0, 1), 1_000).unwrap();
     log.produce_at(facts(2, 0, 0, 1), 1_001).unwrap();
     let end = log.end;
@@ -181,6 +182,23 @@ fn who_writes_after_a_clock_was_ahead_for_a_while_is_remembered() {
     let again = log.produce_at(facts(1, 0, 0, 1), 1_001).unwrap();
     assert!(matches!(again.0, Verdict::Duplicate(_)), "{again:?}");
     assert_eq!(again.1, first.1);
+}
+
+#[test]
+fn those_who_wrote_last_are_remembered_though_a_clock_jumps_ahead() {
+    let mut log = Log::new();
+    let many = i64::try_from(PRODUCERS_PER_PARTITION_KEPT).unwrap() + 1;
+    for id in 0..many {
+        log.produce_at(facts(id, 0, 0, 1), 1_000).unwrap();
+    }
+    // A new leader's clock is two days ahead.
+    log.states
+        .appended(None, log.end, 0, 1_000 + 2 * PRODUCER_EXPIRATION_SECONDS);
+    log.end = log.end.advance(1);
+    assert_eq!(log.states.len(), PRODUCERS_PER_PARTITION_KEPT);
+    assert!(!log.states.producers.contains_key(&0), "the oldest goes");
+    assert_eq!(log.repeats(facts(1, 0, 0, 1)), 1);
+    log.appends(facts(1, 0, 1, 1));
 }
 
 #[test]
@@ -256,6 +274,9 @@ fn snapshots_that_lie_are_refused() {
     assert!(with(second_offset, 0).is_some(), "a batch of two producers");
 }
 
+/// How many producers write in the random test.
+const PRODUCERS: i64 = 3;
+
 #[derive(Debug, Clone, Copy)]
 enum Step {
     /// Producer, epoch and count of a batch that continues its producer's, skips or goes back.
@@ -268,7 +289,7 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        8 => (0..3_i64, 0..2_i16, 1..4_u32, -6..2_i32)
+        8 => (0..PRODUCERS, 0..2_i16, 1..4_u32, -6..2_i32)
             .prop_map(|(id, epoch, count, shift)| Step::Produce(id, epoch, count, shift.min(1))),
         1 => (0..40_000_u32).prop_map(Step::Plain),
         1 => Just(Step::Reload),
@@ -276,36 +297,47 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 0..200)
 }
 
-fn forgotten(then: u32, now: u32) -> bool {
-    now.saturating_sub(PRODUCER_EXPIRATION_SECONDS) > then
-}
-
 /// Keeps every batch ever appended and decides by looking through all of them.
 #[derive(Default)]
 struct Model {
     batches: Vec<(ProducerFacts, u64, u32)>,
+    /// How many batches there were when a producer was last forgotten.
+    forgotten: BTreeMap<i64, usize>,
     time: u32,
 }
 
 impl Model {
+    /// Something was appended: who has been idle for too long is forgotten, but for the one that
+    /// wrote last.
+    fn forget(&mut self) {
+        let newest = self.batches.last().map(|batch| batch.0.id);
+        for id in (0..PRODUCERS).filter(|id| Some(*id) != newest) {
+            let idle = self
+                .known(id)
+                .last()
+                .is_some_and(|last| self.time.saturating_sub(PRODUCER_EXPIRATION_SECONDS) > last.2);
+            if idle {
+                self.forgotten.insert(id, self.batches.len());
+            }
+        }
+    }
+
     /// The batches by which a producer is known now: those of its last epoch, since it was last
-    /// idle for too long.
+    /// forgotten.
     fn known(&self, id: i64) -> Vec<&(ProducerFacts, u64, u32)> {
+        let since = self.forgotten.get(&id).copied().unwrap_or(0);
         let mut known: Vec<&(ProducerFacts, u64, u32)> = Vec::new();
-        for batch in self.batches.iter().filter(|batch| batch.0.id == id) {
-            let begins_anew = known.last().is_some_and(|before| {
-                before.0.epoch != batch.0.epoch || forgotten(before.2, batch.2)
-            });
-            if begins_anew {
+        for batch in self.batches[since..]
+            .iter()
+            .filter(|batch| batch.0.id == id)
+        {
+            if known
+                .last()
+                .is_some_and(|before| before.0.epoch != batch.0.epoch)
+            {
                 known.clear();
             }
             known.push(batch);
-        }
-        if known
-            .last()
-            .is_some_and(|newest| forgotten(newest.2, self.time))
-        {
-            known.clear();
         }
         known
     }
@@ -344,6 +376,7 @@ proptest! {
     #[test]
     fn agrees_with_a_model_that_forgets_nothing(steps in steps()) {
         let mut log = Log::new();
+        log.states.kept = 1;
         let mut model = Model::default();
         for step in steps {
             match step {
@@ -359,6 +392,7 @@ proptest! {
                     match (expected, got) {
                         (Ok(None), Ok((Verdict::Append, offset))) => {
                             model.batches.push((batch, offset, model.time));
+                            model.forget();
                         }
                         (Ok(Some(original)), Ok((Verdict::Duplicate(_), offset))) => {
                             prop_assert_eq!(original, offset);
@@ -371,11 +405,13 @@ proptest! {
                     model.time += later;
                     log.states.appended(None, log.end, 0, model.time);
                     log.end = log.end.advance(1);
+                    model.forget();
                 }
                 Step::Reload => {
                     let bytes = log.states.encode();
                     let count = ProducerCount::default();
                     log.states = ProducerStates::decode(&bytes, count).unwrap();
+                    log.states.kept = 1;
                     prop_assert_eq!(log.states.encode(), bytes);
                 }
             }

@@ -1,4 +1,5 @@
 //! Whole-system checks: simulator, guards, campaigns.
 
+pub mod disk_image;
 pub mod history;
 pub mod sim;

@@ -1,6 +1,6 @@
 //! A data directory: formatted once, opened once per life, shared by the shards of a node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_record::Buffer;
 
@@ -50,6 +50,8 @@ pub struct Directory {
     groups: Vec<GroupId>,
     pub(crate) records: BTreeMap<GroupId, GroupRecord>,
     pub(crate) journals: BTreeMap<u32, JournalState>,
+    /// Groups that a journal's own newest record does not call dropped.
+    not_dropped: BTreeSet<GroupId>,
     promises_lost: bool,
     /// Units that are bad in one copy of a journal.
     mirrors: Vec<Mirror>,
@@ -167,6 +169,7 @@ impl Directory {
             groups: Vec::new(),
             records: BTreeMap::new(),
             journals: BTreeMap::new(),
+            not_dropped: BTreeSet::new(),
             promises_lost: false,
             mirrors: Vec::new(),
             alarms: Vec::new(),
@@ -196,8 +199,9 @@ impl Directory {
         groups
     }
 
-    /// Groups of which something may be left though the journal says that they were dropped.
-    pub(crate) fn half_removed(&self) -> impl Iterator<Item = GroupId> {
+    /// Groups of which something may be left though the journal says that they were dropped:
+    /// what is left goes when shard 0's store is opened.
+    pub fn half_removed(&self) -> impl Iterator<Item = GroupId> {
         let with_files = self.groups.iter().copied();
         with_files.filter(|&group| self.is_dropped(group))
     }
@@ -206,6 +210,30 @@ impl Directory {
         self.records
             .get(&group)
             .is_some_and(|record| record.dropped)
+    }
+
+    /// The records that the checkpoints of a shard with these groups have to repeat: those of
+    /// other shards' groups, and of groups that were dropped, as long as files of them may be
+    /// left or another journal has an older record of them. Without the newest that one would
+    /// hold, and the group look damaged.
+    pub(crate) fn foreign(&self, owned: &BTreeSet<GroupId>) -> Vec<GroupRecord> {
+        let half_removed: BTreeSet<GroupId> = self.half_removed().collect();
+        let is_needed = |record: &&GroupRecord| {
+            !record.dropped
+                || half_removed.contains(&record.group)
+                || self.not_dropped.contains(&record.group)
+        };
+        let records = self.records.values().filter(is_needed);
+        let foreign = records.filter(|record| !owned.contains(&record.group));
+        foreign.copied().collect()
+    }
+
+    /// Which of a shard's groups other journals have records of, or will have by their next
+    /// checkpoints: all that had one at start.
+    pub(crate) fn recorded_elsewhere(&self, owned: &BTreeSet<GroupId>) -> BTreeSet<GroupId> {
+        let owned = owned.iter().copied();
+        let recorded = owned.filter(|group| self.records.contains_key(group));
+        recorded.filter(|_| self.journals.len() > 1).collect()
     }
 
     /// Whether promises were lost: no group of this directory may ever vote again, and the node
@@ -356,6 +384,9 @@ impl Directory {
         self.promises_lost |= image.lost;
         for record in image.records.values() {
             keep_newest(&mut self.records, record);
+            if !record.dropped {
+                self.not_dropped.insert(record.group);
+            }
         }
     }
 

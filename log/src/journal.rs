@@ -3,7 +3,7 @@
 
 pub(crate) mod image;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_record::Buffer;
 
@@ -33,10 +33,12 @@ pub(crate) struct Journal {
     /// Groups whose record is to be written, and through which of their writes.
     pending: BTreeMap<GroupId, Option<WriteId>>,
     in_flight: Option<InFlight>,
-    /// Records of groups that other shards own, and of groups that recovery found half removed:
-    /// they stay in this journal's checkpoints, so that no shard's checkpoint takes another's
-    /// promise away, nor what says that the rest of a group may go.
+    /// Records of groups that other shards own, and of groups that were removed while something
+    /// is left of them: they stay in this journal's checkpoints, so that no shard's checkpoint
+    /// takes another's promise away, nor what says that the rest of a group may go.
     foreign: Vec<GroupRecord>,
+    /// Own groups of which another journal may hold an older record.
+    elsewhere: BTreeSet<GroupId>,
 }
 
 #[derive(Debug)]
@@ -55,18 +57,22 @@ pub(crate) struct UnitWrite {
 }
 
 /// What the journal is opened with.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct JournalOf {
     pub(crate) shard: u32,
     pub(crate) incarnation: Incarnation,
     pub(crate) align: usize,
     pub(crate) promises_lost: bool,
     pub(crate) state: JournalState,
+    /// Records of groups that are not its own, which its checkpoints keep.
+    pub(crate) foreign: Vec<GroupRecord>,
+    /// Own groups of which another journal may hold an older record.
+    pub(crate) elsewhere: BTreeSet<GroupId>,
 }
 
 impl Journal {
     /// A journal that goes on behind what recovery found.
-    pub(crate) fn new(of: &JournalOf, files: [FileId; 2], foreign: Vec<GroupRecord>) -> Journal {
+    pub(crate) fn new(of: JournalOf, files: [FileId; 2]) -> Journal {
         let mut generation = of.state.highest.max(of.state.current.unwrap_or(0));
         let current_half = of.state.current.map(half_of);
         if current_half.is_some_and(|current| half_of(generation + 1) == current) {
@@ -86,7 +92,8 @@ impl Journal {
             position: of.state.half_bytes,
             pending: BTreeMap::new(),
             in_flight: None,
-            foreign,
+            foreign: of.foreign,
+            elsewhere: of.elsewhere,
         }
     }
 
@@ -101,6 +108,15 @@ impl Journal {
         let records = self.half_bytes.saturating_sub(align) / 64;
         let records = usize::try_from(records).unwrap_or(usize::MAX);
         records.saturating_sub(1 + self.foreign.len())
+    }
+
+    /// Nothing is left of a group that was dropped. Its record stays in checkpoints if another
+    /// journal may hold an older one, which would else be the one that holds.
+    pub(crate) fn bury(&mut self, record: GroupRecord) {
+        assert!(record.dropped, "only what was dropped is removed");
+        if self.elsewhere.remove(&record.group) {
+            self.foreign.push(record);
+        }
     }
 
     /// Asks for a group's record to be written.

@@ -35,6 +35,8 @@ pub(crate) struct OpenedDisk {
     pub(super) torn: u64,
     /// How many groups have a state from a footer or base.
     pub(super) footers: u64,
+    /// How many groups a crash had left half removed.
+    pub(super) half_removed: u64,
 }
 
 /// A unit of the journal that a crash has torn was never acted on: it is told, and no damage.
@@ -134,6 +136,7 @@ impl Disk {
                 .collect(),
             torn: 0,
             footers: 0,
+            half_removed: directory.half_removed().count() as u64,
         };
         for shard in 0..shards {
             let storage = self.storage(now);

@@ -195,11 +195,6 @@ pub struct World {
     finals: BTreeMap<(NodeId, GroupId), FinalRead>,
     /// Nodes whose disk was found damaged: they may lack something.
     damaged: BTreeSet<NodeId>,
-    /// Groups that were removed from a node with their topic.
-    dropped: BTreeSet<GroupId>,
-    /// Nodes that a crash has hit amid a removal: what is left of the group looks damaged, until
-    /// it is removed at last.
-    half_dropped: BTreeSet<NodeId>,
     watched: BTreeMap<(NodeId, GroupId), ReplicaStatus>,
     oracle: Oracle,
     history: History,
@@ -325,8 +320,6 @@ impl World {
             audited: BTreeMap::new(),
             finals: BTreeMap::new(),
             damaged: BTreeSet::new(),
-            dropped: BTreeSet::new(),
-            half_dropped: BTreeSet::new(),
             watched: BTreeMap::new(),
             oracle: Oracle::default(),
             history: History::default(),

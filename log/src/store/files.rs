@@ -267,10 +267,7 @@ impl<S: Storage> Store<S> {
                     Op::SyncDir { path },
                 );
             }
-            UnlinkStep::SyncGroups => {
-                self.groups.remove(&group);
-                self.dirty.remove(&group);
-            }
+            UnlinkStep::SyncGroups => self.forget_group(group),
         }
     }
 
@@ -309,14 +306,24 @@ impl<S: Storage> Store<S> {
         }
         state.unlinking = true;
         if !state.has_directory {
-            self.groups.remove(&group);
-            return;
+            return self.forget_group(group);
         }
         let path = paths::group_dir(group);
         self.submit(
             Action::Unlink(group, UnlinkStep::RemoveGroupDir),
             Op::RemoveDir { path },
         );
+    }
+}
+
+/// What is gone.
+impl<S: Storage> Store<S> {
+    /// A dropped group's directory is gone for good.
+    fn forget_group(&mut self, group: GroupId) {
+        let state = self.groups.remove(&group);
+        let state = state.expect("a group outlives its operations");
+        self.journal.bury(state.record);
+        self.dirty.remove(&group);
     }
 }
 

@@ -165,22 +165,18 @@ fn fresh_checkpoint<S: Storage>(
         name: "shard",
         value: u64::from(config.shard),
     })?;
+    let owned: BTreeSet<GroupId> = opened.iter().map(|(group, _)| group.id).collect();
     let of = JournalOf {
         shard: config.shard,
         incarnation: directory.identity().incarnation,
         align: journal_align(io.alignment()),
         promises_lost: directory.promises_lost(),
         state,
+        foreign: directory.foreign(&owned),
+        elsewhere: directory.recorded_elsewhere(&owned),
     };
     let files = open_journal(io, config.shard)?;
-    let owned: BTreeSet<GroupId> = opened.iter().map(|(group, _)| group.id).collect();
-    let half_removed: BTreeSet<GroupId> = directory.half_removed().collect();
-    let others = directory.records.values();
-    let foreign = others.filter(|record| {
-        let is_gone = record.dropped && !half_removed.contains(&record.group);
-        !owned.contains(&record.group) && !is_gone
-    });
-    let mut journal = Journal::new(&of, files, foreign.copied().collect());
+    let mut journal = Journal::new(of, files);
     if opened.len() > journal.groups_max() {
         return Err(OpenError::JournalTooSmall {
             groups: directory.groups().len(),

@@ -74,8 +74,17 @@ pub(crate) fn open_store<S: Storage>(
     config: StoreConfig,
     directory: &Directory,
 ) -> Result<(Node<S>, Recovered), OpenError> {
-    let groups = directory.groups();
-    let (store, recovered) = Store::open(storage, pool(), config, directory, &groups)?;
+    open_store_of(storage, config, directory, &directory.groups())
+}
+
+/// One shard's store, which has these groups.
+pub(crate) fn open_store_of<S: Storage>(
+    storage: S,
+    config: StoreConfig,
+    directory: &Directory,
+    groups: &[GroupId],
+) -> Result<(Node<S>, Recovered), OpenError> {
+    let (store, recovered) = Store::open(storage, pool(), config, directory, groups)?;
     let node = Node {
         store,
         now: Duration::ZERO,

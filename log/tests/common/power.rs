@@ -1,5 +1,8 @@
 //! A disk whose power fails while it is being used.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use highwater_log::storage::{
     Completion, Counters, MemoryDisk, MemoryStorage, Op, Storage, StorageError, Token,
 };
@@ -8,7 +11,8 @@ use highwater_log::storage::{
 /// any more but errors.
 pub(crate) struct PowerFails {
     inner: MemoryStorage,
-    left: usize,
+    /// How many operations are left, to all that share the disk.
+    left: Arc<AtomicUsize>,
     dead: bool,
     unanswered: Vec<Token>,
 }
@@ -18,8 +22,18 @@ impl PowerFails {
     pub(crate) fn new(disk: &MemoryDisk, operations: usize) -> PowerFails {
         PowerFails {
             inner: MemoryStorage::new(disk),
-            left: operations,
+            left: Arc::new(AtomicUsize::new(operations)),
             dead: false,
+            unanswered: Vec::new(),
+        }
+    }
+
+    /// The same life's storage for another shard.
+    pub(crate) fn beside(&self, disk: &MemoryDisk) -> PowerFails {
+        PowerFails {
+            inner: MemoryStorage::new(disk),
+            left: Arc::clone(&self.left),
+            dead: self.dead,
             unanswered: Vec::new(),
         }
     }
@@ -31,11 +45,11 @@ impl Storage for PowerFails {
     }
 
     fn submit(&mut self, token: Token, op: Op) {
-        if self.left == 0 {
-            self.dead = true;
-        } else {
-            self.left -= 1;
-        }
+        let less = |left: usize| left.checked_sub(1);
+        let counted = self
+            .left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        self.dead |= counted.is_err();
         self.unanswered.push(token);
         self.inner.submit(token, op);
     }

@@ -92,24 +92,15 @@ impl World {
         Ok(())
     }
 
-    /// What a node finds damaged must have been damaged, or half removed.
+    /// What a node finds damaged must have been damaged.
     fn judge_alarms(&mut self, id: NodeId, alarms: &[Alarm]) -> Result<(), Violation> {
-        let is_dropped = |alarm: &&Alarm| alarm.group.is_some_and(|it| self.dropped.contains(&it));
-        let (dropped, damage): (Vec<&Alarm>, Vec<&Alarm>) = alarms.iter().partition(is_dropped);
-        self.half_dropped.remove(&id);
-        if !dropped.is_empty() {
-            self.half_dropped.insert(id);
-            self.report
-                .reached
-                .hit("a crash interrupts the removal of a topic");
-        }
-        if !damage.is_empty() {
+        if !alarms.is_empty() {
             self.damaged.insert(id);
         }
         demand(
-            damage.is_empty() || self.may_rot(id),
+            alarms.is_empty() || self.may_rot(id),
             "D4 what was written can be read again",
-            || format!("{id}: {damage:?}"),
+            || format!("{id}: {alarms:?}"),
         )
     }
 

@@ -42,7 +42,6 @@ impl World {
         let gone: Vec<GroupId> = mine.filter(is_gone).collect();
         for group in gone {
             self.watched.remove(&(at.node, group));
-            self.dropped.insert(group);
             self.report
                 .reached
                 .hit("a node is wiped of a deleted topic");
@@ -110,7 +109,7 @@ impl World {
         for node in self.nodes.values() {
             for running in &node.shards {
                 let gauges = running.shard.report().gauges;
-                let may = self.may_rot(node.id) || self.half_dropped.contains(&node.id);
+                let may = self.may_rot(node.id);
                 demand(
                     gauges.frozen == 0 || may,
                     "R2 no replica contradicts itself",
@@ -148,6 +147,10 @@ impl World {
         let reached = &mut self.report.reached;
         reached.add("a node starts with torn writes", opened.torn);
         reached.add("a sealed file is what a node starts from", opened.footers);
+        reached.add(
+            "a crash interrupts the removal of a topic",
+            opened.half_removed,
+        );
     }
 
     pub(super) fn note_death(&mut self, node: NodeId) {

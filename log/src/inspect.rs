@@ -4,6 +4,8 @@
 //! itself, so that `log verify` says what a node would say at its start, and of sealed files
 //! what it would say when it reads them.
 
+mod entries;
+
 use std::collections::BTreeMap;
 
 use highwater_record::crc32c;
@@ -25,6 +27,8 @@ use crate::recovery::classify::FileVerdict;
 use crate::recovery::driver::{Body, FileImage, GroupImage, Owner, read_group};
 use crate::scan::{ReadAt, ScanError, Window, all_zero, checked_body};
 use crate::storage::Storage;
+
+pub use entries::{Entries, StoredEntry};
 
 /// A data directory that is looked at.
 #[derive(Debug)]
@@ -212,6 +216,16 @@ impl<S: Storage> Inspector<S> {
         Ok(())
     }
 
+    /// Reads the entries of a group's log, front to back, as the node would serve them.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Inspector::verify).
+    pub fn entries(&mut self, group: GroupId) -> Result<Entries<'_, S>, OpenError> {
+        let image = self.read(group)?;
+        Ok(Entries::new(&mut self.storage, group, &image))
+    }
+
     fn read(&mut self, group: GroupId) -> Result<GroupImage, OpenError> {
         let identity = self.directory.identity();
         let owner = Owner {
@@ -351,16 +365,21 @@ struct Walker<'a, R> {
 impl<R: ReadAt> Walker<'_, R> {
     fn walk(&mut self, visit: &mut Visit<'_>) -> Result<(), ScanError> {
         while self.position < self.end {
-            match self.header()? {
-                Some(header) => {
-                    self.end_garbage(visit);
-                    self.frame(&header, visit)?;
-                }
-                None => self.step()?,
-            }
+            self.advance(visit)?;
         }
         self.end_garbage(visit);
         Ok(())
+    }
+
+    /// Passes a frame, or some bytes that are none.
+    fn advance(&mut self, visit: &mut Visit<'_>) -> Result<(), ScanError> {
+        match self.header()? {
+            Some(header) => {
+                self.end_garbage(visit);
+                self.frame(&header, visit)
+            }
+            None => self.step(),
+        }
     }
 
     fn header(&mut self) -> Result<Option<FrameHeader>, ScanError> {

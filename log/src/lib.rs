@@ -51,7 +51,7 @@ pub use ids::{
     Chain, ClusterId, EntryId, GroupId, Incarnation, LogIndex, NodeId, Sequence, Term, Ticket,
     WriteId,
 };
-pub use inspect::{FileState, GroupReport, Inspector, Item, Place, TornAt};
+pub use inspect::{Entries, FileState, GroupReport, Inspector, Item, Place, StoredEntry, TornAt};
 pub use prepare::{FileSource, FreshFiles, Source, Want};
 pub use recovery::build::{Quarantine, RecoveredGroup, TornTail};
 pub use store::{LogStart, Recovered, Store};

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::io::{Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -45,12 +45,17 @@ fn entry(index: u64, codec: Compression) -> NewEntry {
 
 /// A data directory with one group that holds a batch of each codec.
 fn write(path: &Path) {
+    write_node(path, NodeId(1), ClusterId([1; 16]), CODECS.len());
+}
+
+/// A node's data directory with one group that holds so many batches.
+fn write_node(path: &Path, node: NodeId, cluster: ClusterId, batches: usize) {
     let directory = DataDirectory::create(path).unwrap();
     let pool = BufferPool::new(Budget::new(64 << 20), directory.alignment());
     let mut storage = PortableStorage::new(directory, pool.clone()).unwrap();
     let format = DirectoryFormat {
-        node: NodeId(1),
-        cluster: ClusterId([1; 16]),
+        node,
+        cluster,
         incarnation: Incarnation([2; 16]),
         created_ms: 0,
     };
@@ -65,7 +70,8 @@ fn write(path: &Path) {
     };
     store.set_hard_state(GROUP, WriteId(1), hard).unwrap();
     settle(&mut store, Duration::ZERO);
-    for (number, codec) in (1..).zip(CODECS) {
+    let codecs = CODECS.into_iter().cycle().take(batches);
+    for (number, codec) in (1..).zip(codecs) {
         let write = WriteId(number + 1);
         store.append(GROUP, write, &[entry(number, codec)]).unwrap();
         settle(&mut store, Duration::ZERO);
@@ -137,22 +143,97 @@ fn verify_names_the_file_and_the_byte_that_was_flipped() {
     let good = highwater(&["log", "verify"], &path);
     assert_eq!(good.status.code(), Some(0), "{good:?}");
 
-    let dump = objects(&highwater(&["--json", "log", "dump"], &path));
-    let entry = dump.iter().find(|it| it["index"] == 2).unwrap();
-    let (file, offset) = (entry["file"].as_str().unwrap(), entry["offset"].as_u64());
-    let mut open = std::fs::OpenOptions::new();
-    let mut open = open.write(true).open(path.join(file)).unwrap();
-    open.seek(SeekFrom::Start(offset.unwrap() + 100)).unwrap();
-    open.write_all(b"?").unwrap();
+    let (file, offset) = spoil_entry(&path, 2);
 
     let damaged = highwater(&["--json", "log", "verify"], &path);
     assert_eq!(damaged.status.code(), Some(8), "{damaged:?}");
     let alarms: Vec<Value> = objects(&damaged);
     let alarm = alarms.iter().find(|it| it["damage"].is_string()).unwrap();
     assert_eq!(alarm["file"], file);
-    assert_eq!(alarm["offset"].as_u64(), offset);
+    assert_eq!(alarm["offset"].as_u64(), Some(offset));
     let stderr = String::from_utf8(damaged.stderr).unwrap();
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
+}
+
+/// Changes a byte in an entry's body; gives the file and where the entry's frame starts.
+fn spoil_entry(path: &Path, index: u64) -> (String, u64) {
+    let dump = objects(&highwater(&["--json", "log", "dump"], path));
+    let entry = dump.iter().find(|it| it["index"] == index).unwrap();
+    let file = entry["file"].as_str().unwrap().to_owned();
+    let offset = entry["offset"].as_u64().unwrap();
+    let mut open = std::fs::OpenOptions::new();
+    let mut open = open.write(true).open(path.join(&file)).unwrap();
+    open.seek(SeekFrom::Start(offset + 100)).unwrap();
+    open.write_all(b"?").unwrap();
+    (file, offset)
+}
+
+/// Two nodes of one cluster, with so many batches each; the folder that they live in.
+fn write_two(batches: [usize; 2]) -> (tempfile::TempDir, [PathBuf; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("one"), folder.path().join("two")];
+    for ((path, node), batches) in paths.iter().zip([1, 2]).zip(batches) {
+        write_node(path, NodeId(node), ClusterId([1; 16]), batches);
+    }
+    (folder, paths)
+}
+
+/// What `log verify --against` says of the one group, and its exit code.
+fn against(paths: &[PathBuf; 2], options: &[&str]) -> (Value, Option<i32>) {
+    let other = paths[1].to_str().unwrap();
+    let arguments = [&["--json", "log", "verify", "--against", other], options].concat();
+    let output = highwater(&arguments, &paths[0]);
+    let found = objects(&output)
+        .into_iter()
+        .find(|it| it["result"].is_string());
+    (found.unwrap_or(Value::Null), output.status.code())
+}
+
+#[test]
+fn logs_of_two_nodes_are_compared_entry_by_entry() {
+    let (_folder, paths) = write_two([30, 30]);
+    let (same, code) = against(&paths, &["--settled"]);
+    assert_eq!(
+        (&same["result"], &same["same"]),
+        (&"same".into(), &30.into())
+    );
+    assert_eq!(code, Some(0));
+    let text = highwater(
+        &["log", "verify", "--against", paths[1].to_str().unwrap()],
+        &paths[0],
+    );
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("the same"), "{text}");
+
+    let (file, _) = spoil_entry(&paths[1], 7);
+    let (missing, code) = against(&paths, &[]);
+    assert_eq!(
+        (&missing["result"], &missing["at"]),
+        (&"missing".into(), &7.into()),
+        "{file}"
+    );
+    assert_eq!(code, Some(8));
+}
+
+#[test]
+fn a_node_may_be_behind_unless_all_had_come_to_rest() {
+    let (_folder, paths) = write_two([30, 27]);
+    let (ahead, code) = against(&paths, &[]);
+    assert_eq!(
+        (&ahead["result"], &ahead["same"]),
+        (&"ahead".into(), &27.into())
+    );
+    assert_eq!(code, Some(0));
+    assert_eq!(against(&paths, &["--settled"]).1, Some(8));
+}
+
+#[test]
+fn nodes_of_two_clusters_are_not_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = [folder.path().join("one"), folder.path().join("two")];
+    write_node(&paths[0], NodeId(1), ClusterId([1; 16]), 3);
+    write_node(&paths[1], NodeId(2), ClusterId([9; 16]), 3);
+    assert_eq!(against(&paths, &[]).1, Some(3));
 }
 
 #[test]

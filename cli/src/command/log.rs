@@ -1,5 +1,6 @@
 //! `highwater log`: a stopped node's files, read offline.
 
+mod against;
 mod dump;
 mod verify;
 
@@ -39,10 +40,26 @@ enum Action {
     /// Read every byte and say what is wrong, by file and offset. Exit code 8 if anything is.
     ///
     /// It judges as a node does at its start: a write that a crash has interrupted is no damage.
+    /// With another node's directory it also compares the two nodes' logs, entry by entry.
     #[command(after_help = "Examples:
   highwater log verify node-0/data
-  highwater --json log verify node-0/data | jq -r 'select(.damage)'")]
-    Verify(Selection),
+  highwater --json log verify node-0/data | jq -r 'select(.damage)'
+  highwater log verify node-0/data --against node-1/data
+  highwater log verify node-0/data --against node-1/data --settled")]
+    Verify(Verify),
+}
+
+#[derive(Debug, clap::Args)]
+struct Verify {
+    #[command(flatten)]
+    selection: Selection,
+    /// Another node's data directory, of the same cluster: what both logs of a partition reach
+    /// over must be the same, to the last bit. A tail that is not committed on both may differ.
+    #[arg(long, value_name = "DIRECTORY")]
+    against: Option<PathBuf>,
+    /// The cluster had come to rest before its nodes were stopped: logs must end alike, too.
+    #[arg(long, requires = "against")]
+    settled: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,32 +79,21 @@ impl Arguments {
     pub(crate) fn run(self, printer: &Printer) -> Result<(), Failure> {
         match self.action {
             Action::Dump(selection) => dump::run(&selection, *printer),
-            Action::Verify(selection) => verify::run(&selection, *printer),
+            Action::Verify(arguments) => verify::run(&arguments, *printer),
         }
     }
 }
 
 impl Selection {
     fn inspector(&self) -> Result<Inspector<PortableStorage>, Failure> {
-        let path = &self.directory;
-        let directory = DataDirectory::open(path, Access::ReadOnly).map_err(|error| {
-            let advice = match error {
-                DirectoryError::Locked { .. } => "; stop the node first",
-                DirectoryError::NotFound { .. } | DirectoryError::NotFormatted { .. } => {
-                    "; name a node's data directory, as in node-0/data"
-                }
-                _ => "",
-            };
-            Failure::new(Kind::Setup, format!("{error}{advice}"))
-        })?;
-        let pool = BufferPool::new(Budget::new(MEMORY_BYTES), directory.alignment());
-        let storage = PortableStorage::new(directory, pool)
-            .map_err(|error: StorageOpenError| Failure::new(Kind::Other, error))?;
-        Inspector::open(storage).map_err(|error| open_failure(path, &error))
+        inspect(&self.directory)
     }
 
     fn groups(&self, inspector: &Inspector<PortableStorage>) -> Vec<GroupId> {
-        let mut groups = inspector.groups();
+        self.select(inspector.groups())
+    }
+
+    fn select(&self, mut groups: Vec<GroupId>) -> Vec<GroupId> {
         if !self.group.is_empty() {
             groups.retain(|group| self.group.contains(&group.0));
         }
@@ -105,6 +111,24 @@ impl Selection {
         walked.map_err(|error| open_failure(&self.directory, &error))?;
         Ok(topics)
     }
+}
+
+/// Opens a stopped node's data directory.
+fn inspect(path: &Path) -> Result<Inspector<PortableStorage>, Failure> {
+    let directory = DataDirectory::open(path, Access::ReadOnly).map_err(|error| {
+        let advice = match error {
+            DirectoryError::Locked { .. } => "; stop the node first",
+            DirectoryError::NotFound { .. } | DirectoryError::NotFormatted { .. } => {
+                "; name a node's data directory, as in node-0/data"
+            }
+            _ => "",
+        };
+        Failure::new(Kind::Setup, format!("{error}{advice}"))
+    })?;
+    let pool = BufferPool::new(Budget::new(MEMORY_BYTES), directory.alignment());
+    let storage = PortableStorage::new(directory, pool)
+        .map_err(|error: StorageOpenError| Failure::new(Kind::Other, error))?;
+    Inspector::open(storage).map_err(|error| open_failure(path, &error))
 }
 
 fn open_failure(path: &Path, error: &OpenError) -> Failure {

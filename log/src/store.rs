@@ -190,7 +190,7 @@ impl<S: Storage> Store<S> {
         let state = self.group_mut(group)?;
         state.dropping = true;
         state.record.dropped = true;
-        state.staged.clear();
+        state.forget_staged();
         state.to_seal.clear();
         self.journal.stage(group, None);
         self.dirty.insert(group);

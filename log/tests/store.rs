@@ -4,7 +4,7 @@ mod common;
 
 use common::{GROUP, Node, Recover, format, open_disk};
 use highwater_log::storage::MemoryDisk;
-use highwater_log::{EntryId, Event, GroupConfig, LogIndex, ReadError, Term, Ticket};
+use highwater_log::{EntryId, Event, GroupConfig, GroupId, LogIndex, ReadError, Term, Ticket};
 use highwater_record::Offset;
 
 fn new_node() -> (MemoryDisk, Node) {
@@ -310,4 +310,26 @@ fn a_dropped_group_leaves_nothing() {
     drop(node);
     let (_, recovered) = open_disk(&disk);
     assert!(recovered.groups.is_empty());
+}
+
+#[test]
+fn a_group_that_is_dropped_while_a_cut_waits_leaves_nothing() {
+    let (disk, mut node) = new_node();
+    node.append(GROUP, 1, 10);
+    node.settle();
+    // No entry stays: so the cut hides the whole file, once it is written.
+    node.promise(GROUP, 2);
+    node.cut(GROUP, 1);
+    node.store.drop_group(GROUP).unwrap();
+    node.settle();
+    assert!(!node.failed, "{:?}", node.events);
+    let files = disk.files();
+    let left: Vec<_> = files
+        .iter()
+        .filter(|it| it.starts_with("groups/7"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    node.create(GroupId(9));
+    node.settle();
+    assert!(!node.failed, "others go on");
 }

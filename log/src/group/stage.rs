@@ -319,6 +319,13 @@ impl Group {
         Ok(())
     }
 
+    /// The group is to be removed: what is staged is not written any more. Files that it would
+    /// have hidden go with the others.
+    pub(crate) fn forget_staged(&mut self) {
+        let Unstaged { hides, .. } = self.unstage_from(LogIndex::ZERO);
+        self.unused.extend(hides);
+    }
+
     fn position_before(&self, first: LogIndex) -> Option<Position> {
         if first == self.start.first() {
             return Some(self.start);

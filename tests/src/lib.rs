@@ -2,4 +2,5 @@
 
 pub mod disk_image;
 pub mod history;
+pub mod power;
 pub mod sim;

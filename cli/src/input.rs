@@ -375,4 +375,15 @@ mod tests {
             }
         }
     }
+    #[test]
+    fn the_fuzzers_corpus_is_read() {
+        let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/csv_rows");
+        let mut inputs = 0;
+        for file in std::fs::read_dir(corpus).unwrap() {
+            let text = std::fs::read(file.unwrap().path()).unwrap();
+            (0..=text.len()).for_each(|end| crate::csv_rows::check(&text[..end]));
+            inputs += 1;
+        }
+        assert!(inputs > 0);
+    }
 }

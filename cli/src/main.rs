@@ -14,6 +14,10 @@ mod tally;
 mod time;
 mod usage;
 
+#[cfg(test)]
+#[path = "../../fuzz/src/csv_rows.rs"]
+mod csv_rows;
+
 use std::process::ExitCode;
 
 use clap::Parser;

@@ -1,0 +1,48 @@
+//! Produce and Fetch, which we decode by hand, against the decoder that is generated from Kafka's own schemas: what ours
+//! takes, that one takes too, and what it writes then means the same to ours.
+
+use bytes::{Bytes, BytesMut};
+use highwater_protocol::{
+    ApiKey, Call, FetchRequest, ProduceRequest, Request, RequestHeader, decode_response_header,
+};
+use kafka_protocol::messages as generated;
+use kafka_protocol::protocol::{Decodable, Encodable};
+
+pub(crate) fn compare_request(header: &RequestHeader, body: &Bytes, ours: &Request<Bytes>) {
+    let version = header.version;
+    let written = match header.key {
+        ApiKey::Produce => rewrite::<generated::ProduceRequest>(version, body),
+        ApiKey::Fetch => rewrite::<generated::FetchRequest>(version, body),
+        _ => return,
+    };
+    let theirs = Request::decode(header, &written, 0).expect("what they write, we read");
+    assert_eq!(&theirs, ours);
+}
+
+/// A response that ours has taken.
+pub(crate) fn compare_answer(key: ApiKey, version: i16, frame: &Bytes) {
+    let (_, at) = decode_response_header(key, version, frame).expect("ours has read it");
+    let (header, body) = (frame.slice(..at), frame.slice(at..));
+    let again = |written: Bytes| Bytes::from([header, written].concat());
+    match key {
+        ApiKey::Produce => {
+            let written = again(rewrite::<generated::ProduceResponse>(version, &body));
+            let read = |frame| ProduceRequest::<Bytes>::decode_answer(version, frame);
+            assert_eq!(read(&written), read(frame));
+        }
+        ApiKey::Fetch => {
+            let written = again(rewrite::<generated::FetchResponse>(version, &body));
+            let read = |frame| FetchRequest::decode_answer(version, frame);
+            assert_eq!(read(&written), read(frame));
+        }
+        _ => {}
+    }
+}
+
+fn rewrite<M: Decodable + Encodable>(version: i16, body: &Bytes) -> Bytes {
+    let theirs = M::decode(&mut body.clone(), version).expect("what we read, they read");
+    let mut written = BytesMut::new();
+    let encoded = theirs.encode(&mut written, version);
+    encoded.expect("what they read, they write");
+    written.freeze()
+}

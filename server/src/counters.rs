@@ -170,6 +170,9 @@ node_counters! {
     /// Replicas that have contradicted their leader or themselves, and take part no more.
     gauge frozen;
 
+    /// 1 if clients on other machines are accepted although they are neither encrypted nor
+    /// authenticated (`insecure_no_auth`), else 0.
+    gauge insecure_no_auth;
     /// Clients' connections that are open.
     gauge connections;
     /// Bytes of the memory budget in use.
@@ -198,6 +201,7 @@ impl NodeCounters {
     fn of(common: &Common) -> Self {
         let budget = common.pool.budget();
         Self {
+            insecure_no_auth: common.config.insecure_no_auth.into(),
             connections: count(common.admission.connections()),
             memory_used_bytes: count(budget.used()),
             memory_limit_bytes: count(budget.limit()),

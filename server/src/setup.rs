@@ -11,8 +11,10 @@
 //!
 //! A node's folder is all that its machine needs.
 
-use std::io;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -37,12 +39,23 @@ const NODES_MAX: u32 = 9;
 /// Memory for formatting, in bytes: it writes a few blocks.
 const FORMAT_MEMORY_BYTES: usize = 16 << 20;
 
+/// The cluster's folder: its certificate is for everybody, its key is not, and nobody else makes or
+/// replaces what is in it, whatever the umask.
+const FOLDER_MODE: u32 = 0o755;
+
+/// A node's folder is the node's alone.
+const NODE_FOLDER_MODE: u32 = 0o700;
+
+/// As what is in it.
+const FILE_MODE: u32 = 0o600;
+
 /// The cluster to be made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterPlan {
     /// How many nodes, 1 to 9, numbered from 0.
     pub nodes: u32,
-    /// Where they listen.
+    /// Where they listen. Elsewhere than on loopback a node starts with `insecure_no_auth` only,
+    /// which whoever starts it must set.
     pub host: IpAddr,
     /// Kafka's port of node 0; node n listens n higher, for peers 100 and for metrics 200 higher
     /// than that.
@@ -129,7 +142,7 @@ pub fn make_cluster(folder: &Path, plan: &ClusterPlan) -> Result<Vec<PathBuf>, S
     if plan.base_port == 0 || last > u64::from(u16::MAX) {
         return Err(SetupError::Ports(plan.base_port));
     }
-    make_folder(folder)?;
+    make_folder(folder, FOLDER_MODE)?;
     if list(folder)?.next().is_some() {
         return Err(SetupError::NotEmpty(folder.to_owned()));
     }
@@ -175,14 +188,13 @@ fn make_node(
 ) -> Result<PathBuf, SetupError> {
     let id = identity.node.get();
     let folder = cluster.join(format!("node-{id}"));
-    make_folder(&folder)?;
+    make_folder(&folder, NODE_FOLDER_MODE)?;
     let mut config = Config::default();
     config.node.id = id;
     config.listen.kafka = plan.address(id, 0);
     config.listen.peer = plan.address(id, 100);
     config.listen.metrics =
         SocketAddr::new(Ipv4Addr::LOCALHOST.into(), plan.address(id, 200).port());
-    config.insecure_no_auth = !plan.host.is_loopback();
     config.cluster.nodes = nodes.to_vec();
     let tls = &config.tls;
     write(&folder.join(&tls.ca), ca.certificate_pem())?;
@@ -222,8 +234,10 @@ fn format_directory(path: &Path, identity: &NodeIdentity) -> Result<(), SetupErr
     Ok(Directory::format(&mut storage, &format)?)
 }
 
-fn make_folder(path: &Path) -> Result<(), SetupError> {
-    std::fs::create_dir_all(path).map_err(|source| failed(path, source))
+fn make_folder(path: &Path, mode: u32) -> Result<(), SetupError> {
+    let mut builder = DirBuilder::new();
+    let made = builder.recursive(true).mode(mode).create(path);
+    made.map_err(|source| failed(path, source))
 }
 
 fn list(path: &Path) -> Result<std::fs::ReadDir, SetupError> {
@@ -231,7 +245,14 @@ fn list(path: &Path) -> Result<std::fs::ReadDir, SetupError> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), SetupError> {
-    std::fs::write(path, text).map_err(|source| failed(path, source))
+    let mut options = OpenOptions::new();
+    let opened = options
+        .write(true)
+        .create_new(true)
+        .mode(FILE_MODE)
+        .open(path);
+    let written = opened.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|source| failed(path, source))
 }
 
 fn failed(path: &Path, source: io::Error) -> SetupError {

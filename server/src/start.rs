@@ -386,6 +386,12 @@ fn open_shard(common: &Arc<Common>, id: ShardId, sockets: Sockets) -> Result<Ope
         if let Some(reason) = why_not {
             tracing::warn!(%reason, "io_uring is not used");
         }
+        if config.insecure_no_auth {
+            tracing::warn!(
+                address = %common.kafka,
+                "clients are neither encrypted nor authenticated (insecure_no_auth)"
+            );
+        }
     }
     let disk = storage.event_fd().try_clone_to_owned();
     let disk = disk.map_err(|error| StartError::System(error.to_string()))?;

@@ -23,7 +23,8 @@ pub(crate) struct Arguments {
     /// How many nodes.
     #[arg(long, default_value_t = 3)]
     nodes: u32,
-    /// The address that the nodes listen on.
+    /// The address that the nodes listen on. Elsewhere than on loopback they are to be started
+    /// with --insecure-no-auth: clients are neither encrypted nor authenticated yet.
     #[arg(long, default_value = "127.0.0.1")]
     host: IpAddr,
     /// Kafka's port of node 0. The others follow; peers 100, metrics 200 above.

@@ -13,7 +13,9 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use cluster::{Acknowledged, Cluster, Load, PATIENCE, check_records, describe, say, wait_for};
+use cluster::{
+    Acknowledged, Cluster, Load, PATIENCE, anonymous_kib, check_records, describe, say, wait_for,
+};
 use malformed::{Attack, Attacks, Then};
 
 const ATTACKS: usize = 10_000;
@@ -69,16 +71,6 @@ fn strangers_cost_little_and_stop_nobody() {
     let acknowledged = load.finish();
     check_records(&client, &topic, &acknowledged);
     cluster.verify_stopped();
-}
-
-/// Memory that is the process's own and in use (`RssAnon` of proc(5)), in KiB.
-fn anonymous_kib(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let number = line.unwrap().trim().trim_end_matches(" kB");
-    number.parse().unwrap()
 }
 
 fn longest_pause(acknowledged: &[Acknowledged]) -> Duration {

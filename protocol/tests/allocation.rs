@@ -1,11 +1,9 @@
 //! What a hostile frame can make the decoder allocate.
-//!
-//! One test, so that nothing else allocates in this process meanwhile.
 
 use bytes::Bytes;
 use highwater_protocol::messages::*;
 use highwater_protocol::{
-    ApiKey, Call, LENGTH_BYTES, REQUEST_ELEMENTS_MAX, Request, RequestHeader,
+    ApiKey, Call, FetchRequest, LENGTH_BYTES, REQUEST_ELEMENTS_MAX, Request, RequestHeader,
 };
 use peak_alloc::PeakAlloc;
 
@@ -107,9 +105,47 @@ fn limit_of_elements() {
     }
 }
 
+/// A good request whose last tagged fields are a million that nobody knows, the same one or others.
+fn tagged_fields<C: Call + Default>() {
+    let version = C::KEY.versions().max;
+    let header = RequestHeader {
+        key: C::KEY,
+        version,
+        correlation_id: 0,
+        client_id: None,
+    };
+    let good = C::default().encode(&header).expect("encodes").concat();
+    for step in [0, 1] {
+        let mut frame = good[LENGTH_BYTES..].to_vec();
+        assert_eq!(frame.pop(), Some(0), "{}: no tagged fields yet", C::KEY);
+        frame.extend([0xc0, 0x84, 0x3d]);
+        let mut tag = 1_000_u32;
+        for _ in 0..1_000_000 {
+            frame.extend([low(tag) | 0x80, low(tag >> 7) | 0x80, low(tag >> 14), 0]);
+            tag += step;
+        }
+        let (read, at) = RequestHeader::decode(&frame).expect("a header");
+        let frame_bytes = frame.len();
+        let (peak, accepted) = peak_of(&read, &Bytes::from(frame).slice(at..));
+        assert!(!accepted, "{}", C::KEY);
+        assert!(peak <= 4_096, "{}: {frame_bytes} bytes made {peak}", C::KEY);
+    }
+}
+
+/// The low seven bits.
+fn low(value: u32) -> u8 {
+    value.to_le_bytes()[0] & 0x7f
+}
+
+/// One test, so that nothing else allocates in this process meanwhile.
 #[test]
-fn a_hostile_frame_allocates_in_proportion_to_its_length() {
+fn x08_x09_a_hostile_frame_allocates_in_proportion_to_its_length() {
     every_version(lying_counts);
     every_version(smallest_elements);
     limit_of_elements();
+    tagged_fields::<FetchRequest>();
+    tagged_fields::<MetadataRequest>();
+    tagged_fields::<ApiVersionsRequest>();
+    tagged_fields::<CreateTopicsRequest>();
+    tagged_fields::<InitProducerIdRequest>();
 }

@@ -15,6 +15,7 @@
 mod load;
 mod node;
 mod ports;
+mod process;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,6 +29,7 @@ use tempfile::TempDir;
 pub(crate) use load::{Acknowledged, Load, check_records};
 pub(crate) use node::Node;
 pub(crate) use ports::free_base_port;
+pub(crate) use process::anonymous_kib;
 
 /// How long a condition may take that should hold within a second or two.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);

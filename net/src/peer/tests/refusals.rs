@@ -1,10 +1,11 @@
 //! Nobody gets in who should not: rules X14, X15 and X17.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint};
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
+use tokio::net::UdpSocket;
 
 use super::*;
 use crate::ca::{Credentials, params};
@@ -379,4 +380,81 @@ fn a_listeners_credentials_make_no_node() {
     let credentials = cluster.ca.issue_listener(&["localhost"]).unwrap();
     let refused = PeerTls::new(&cluster.ca.trust(), &credentials);
     assert!(matches!(refused, Err(crate::tls::TlsError::Identity(_))));
+}
+
+/// Somebody on the way between two nodes, who passes on all that is said and keeps what the first
+/// one says.
+struct Eavesdropper {
+    /// Where the first node believes the second to be.
+    front: Arc<UdpSocket>,
+    /// As whom the second node knows the first.
+    back: Arc<UdpSocket>,
+    heard: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
+impl Eavesdropper {
+    async fn before(node: &Node) -> Eavesdropper {
+        let front = Arc::new(UdpSocket::bind(loopback()).await.unwrap());
+        let back = Arc::new(UdpSocket::bind(loopback()).await.unwrap());
+        back.connect(node.endpoint.local_addr()).await.unwrap();
+        let heard = Arc::<Mutex<Vec<_>>>::default();
+        tokio::spawn(pass_on(front.clone(), back.clone(), heard.clone()));
+        Eavesdropper { front, back, heard }
+    }
+}
+
+async fn pass_on(front: Arc<UdpSocket>, back: Arc<UdpSocket>, heard: Arc<Mutex<Vec<Vec<u8>>>>) {
+    let mut first = None;
+    let (mut said, mut answered) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        tokio::select! {
+            received = front.recv_from(&mut said) => {
+                let (length, from) = received.unwrap();
+                first = Some(from);
+                heard.lock().unwrap().push(said[..length].to_vec());
+                back.send(&said[..length]).await.unwrap();
+            }
+            received = back.recv(&mut answered) => {
+                let length = received.unwrap();
+                let first = first.expect("the first node dials");
+                front.send_to(&answered[..length], first).await.unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn x17_what_was_heard_on_the_way_says_nothing_when_it_is_said_again() {
+    let cluster = Cluster::new();
+    let (mut first, mut second) = (cluster.start(1), cluster.start(2));
+    let between = Eavesdropper::before(&second).await;
+    let detour = Peer {
+        address: between.front.local_addr().unwrap(),
+        ..second.as_peer()
+    };
+    first.endpoint.set_peers(&[detour]);
+    second.endpoint.set_peers(&[first.as_peer()]);
+    let number = both_up(&mut first, &mut second).await.number;
+    let say = |first: &Node, to: &Node, word: &'static str| {
+        let word = bytes::Bytes::from(word);
+        let sent = first.endpoint.send(to.id(), number, Lane::Append, &[word]);
+        sent.unwrap();
+    };
+    for word in ["one", "two", "three"] {
+        say(&first, &second, word);
+        assert_eq!(second.frame(Lane::Append).await[..], *word.as_bytes());
+    }
+    let received = second.endpoint.counters().frames_received;
+    let heard = between.heard.lock().unwrap().clone();
+    // From where it came, and from somewhere else.
+    let elsewhere = UdpSocket::bind(loopback()).await.unwrap();
+    for datagram in &heard {
+        between.back.send(datagram).await.unwrap();
+        let to = second.endpoint.local_addr();
+        elsewhere.send_to(datagram, to).await.unwrap();
+    }
+    say(&first, &second, "four");
+    // The very next frame, in the same session: `frame` takes its end for a failure.
+    assert_eq!(second.frame(Lane::Append).await[..], *b"four");
+    assert_eq!(second.endpoint.counters().frames_received, received + 1);
 }

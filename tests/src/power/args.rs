@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use highwater_log::storage::{Choice, DataDirectory, OpenError, PortableStorage, RealStorage};
 use highwater_record::BufferPool;
 use serde::{Deserialize, Serialize};
@@ -118,6 +118,10 @@ impl Wanted {
                 }
             }
         }
+        ensure!(
+            wanted.ways() > 0,
+            "nodes do not write through the page cache"
+        );
         Ok(wanted)
     }
 
@@ -132,9 +136,15 @@ impl Wanted {
         }
     }
 
+    /// What is written through: nodes know no more than two ways.
+    pub(super) fn backends(&self) -> impl Iterator<Item = Backend> + '_ {
+        let backends = self.backends.iter().copied();
+        backends.filter(|&backend| self.nodes == 1 || backend != Backend::Buffered)
+    }
+
     /// How many chains there are side by side: one for each file system and storage.
     pub(super) fn ways(&self) -> u64 {
-        self.file_systems.len() as u64 * self.backends.len() as u64
+        self.file_systems.len() as u64 * self.backends().count() as u64
     }
 
     /// The command line that says the same.

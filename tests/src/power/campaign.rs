@@ -1,4 +1,5 @@
-//! Many power cuts: chains of lives on all file systems and through all storages, in turn.
+//! Many power cuts: chains of lives, or clusters, on all file systems and through all storages,
+//! in turn.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -13,10 +14,14 @@ use super::args::{Backend, Wanted};
 use super::chain::{Chain, Setting};
 use super::record;
 use super::tally::Tally;
+use super::trio::Trio;
 use crate::disk_image::{FileSystem, isolate_mounts};
 
-/// How many lives a disk sees at most.
+/// How many lives a disk of one log sees at most.
 const LIVES_MAX: u64 = 40;
+
+/// How many power cuts a cluster sees at most.
+const CLUSTER_LIVES_MAX: u64 = 10;
 
 /// How often it is said how far the campaign is, where nobody looks.
 const SAID_EVERY: Duration = Duration::from_secs(30);
@@ -39,7 +44,50 @@ impl Campaign {
     }
 }
 
-/// Cuts the power of logs without a server above them; whether all is as it should be.
+/// What loses its power again and again.
+enum Subject {
+    Chain(Box<Chain>),
+    Trio(Trio),
+}
+
+impl Subject {
+    fn new(nodes: u32, setting: Setting, folder: &Path) -> anyhow::Result<Subject> {
+        Ok(match nodes {
+            1 => Subject::Chain(Box::new(Chain::new(setting, folder)?)),
+            _ => Subject::Trio(Trio::new(setting, folder)?),
+        })
+    }
+
+    fn live(&mut self, tally: &mut Tally) -> anyhow::Result<()> {
+        match self {
+            Subject::Chain(chain) => chain.live(tally),
+            Subject::Trio(trio) => trio.live(tally),
+        }
+    }
+
+    fn has_room(&self) -> anyhow::Result<bool> {
+        match self {
+            Subject::Chain(chain) => chain.has_room(),
+            Subject::Trio(_) => Ok(true),
+        }
+    }
+
+    fn finish(self, tally: &mut Tally) -> anyhow::Result<()> {
+        match self {
+            Subject::Chain(_) => Ok(()),
+            Subject::Trio(trio) => trio.finish(tally),
+        }
+    }
+
+    fn keep(self) -> anyhow::Result<Vec<PathBuf>> {
+        match self {
+            Subject::Chain(chain) => Ok(vec![chain.keep()?]),
+            Subject::Trio(trio) => trio.keep(),
+        }
+    }
+}
+
+/// Cuts the power again and again; whether all is as it should be.
 ///
 /// # Errors
 ///
@@ -50,32 +98,22 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<bool> {
     let folder = temporary.path();
     let mut campaign = Campaign::default();
     let (began, mut said) = (Instant::now(), Instant::now());
-    let mut seed = wanted.seed;
+    let is_late = || wanted.limit.is_some_and(|limit| began.elapsed() > limit);
     let is_over = |campaign: &Campaign| {
-        let is_late = wanted.limit.is_some_and(|limit| began.elapsed() > limit);
         let total = campaign.total();
-        is_late || total.cuts >= wanted.cuts || total.failed >= FAILURES_MAX
+        is_late() || total.cuts >= wanted.cuts || total.failed >= FAILURES_MAX
     };
-    while !is_over(&campaign) {
-        for setting in settings(wanted, seed) {
-            if is_over(&campaign) {
-                break;
-            }
-            let lives = LIVES_MAX.min(wanted.cuts.div_ceil(wanted.ways()));
-            let lives = lives.min(wanted.cuts.saturating_sub(campaign.total().cuts));
-            let kept = campaign.run_chain(setting, lives, folder, || {
-                wanted.limit.is_some_and(|limit| began.elapsed() > limit)
-            })?;
-            if let Some(kept) = kept {
-                keep(&kept)?;
-            }
-            campaign.took = began.elapsed();
-            if said.elapsed() > SAID_EVERY || std::io::stderr().is_terminal() {
-                said = Instant::now();
-                campaign.progress();
-            }
+    let seeds = wanted.seed..;
+    for setting in seeds.flat_map(|seed| settings(wanted, seed)) {
+        if is_over(&campaign) {
+            break;
         }
-        seed += 1;
+        campaign.run_subject(wanted, setting, folder, is_late)?;
+        campaign.took = began.elapsed();
+        if said.elapsed() > SAID_EVERY || std::io::stderr().is_terminal() {
+            said = Instant::now();
+            campaign.progress();
+        }
     }
     campaign.summarize();
     let is_clean = campaign.total().failed == 0;
@@ -88,7 +126,7 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<bool> {
 /// A chain on each file system through each storage.
 fn settings(wanted: &Wanted, seed: u64) -> Vec<Setting> {
     let of = |file_system: FileSystem| {
-        wanted.backends.iter().map(move |&backend| Setting {
+        wanted.backends().map(move |backend| Setting {
             file_system,
             backend,
             seed,
@@ -99,28 +137,45 @@ fn settings(wanted: &Wanted, seed: u64) -> Vec<Setting> {
 }
 
 impl Campaign {
-    /// Runs a chain to its end. Gives its image, if that does not hold what it should.
-    fn run_chain(
+    /// Cuts the power of one chain or cluster until it is retired, or fails.
+    fn run_subject(
         &mut self,
+        wanted: &Wanted,
         setting: Setting,
-        lives: u64,
         folder: &Path,
         is_late: impl Fn() -> bool,
-    ) -> anyhow::Result<Option<PathBuf>> {
+    ) -> anyhow::Result<()> {
+        let lives = wanted.cuts.div_ceil(wanted.ways()).min(match wanted.nodes {
+            1 => LIVES_MAX,
+            _ => CLUSTER_LIVES_MAX,
+        });
+        let lives = lives.min(wanted.cuts.saturating_sub(self.total().cuts));
+        let folder = tempfile::tempdir_in(folder)?;
         let tally = self.tallies.entry((setting.file_system, setting.backend));
         let tally = tally.or_default();
-        let mut chain = Chain::new(setting, folder)?;
-        while chain.lives() < lives && chain.has_room()? && !is_late() {
-            let lived = catch_unwind(AssertUnwindSafe(|| chain.live(tally)));
+        let mut subject = Subject::new(wanted.nodes, setting, folder.path())?;
+        let mut life = 0;
+        let mut failure = None;
+        while failure.is_none() && life < lives && subject.has_room()? && !is_late() {
+            life += 1;
+            let lived = catch_unwind(AssertUnwindSafe(|| subject.live(tally)));
             // A panic has said what it is about.
-            let lived = lived.unwrap_or_else(|_| Err(anyhow!("that is not what was promised")));
-            if let Err(why) = lived {
-                tally.failed += 1;
-                println!("{why:#}\n  again: {}", again(setting, chain.lives()));
-                return Ok(Some(chain.keep()?));
-            }
+            let panicked = |_| Err(anyhow!("that is not what was promised"));
+            failure = lived.unwrap_or_else(panicked).err();
         }
-        Ok(None)
+        let kept = match &failure {
+            None => {
+                failure = subject.finish(tally).err();
+                Vec::new()
+            }
+            Some(_) => subject.keep()?,
+        };
+        if let Some(why) = failure {
+            tally.failed += 1;
+            println!("{why:#}\n  again: {}", again(wanted, setting, life));
+            kept.iter().try_for_each(|image| keep(image))?;
+        }
+        Ok(())
     }
 
     fn progress(&self) {
@@ -146,12 +201,13 @@ impl Campaign {
 }
 
 /// The command that goes the same way, as far as chance and not the kernel leads it.
-fn again(setting: Setting, lives: u64) -> String {
+fn again(wanted: &Wanted, setting: Setting, lives: u64) -> String {
     format!(
-        "power --cuts {lives} --seed {} --fs {} --storage {}{}",
+        "power --cuts {lives} --seed {} --fs {} --storage {} --nodes {}{}",
         setting.seed,
         setting.file_system.name(),
         setting.backend.name(),
+        wanted.nodes,
         if setting.lies { " --lie" } else { "" },
     )
 }

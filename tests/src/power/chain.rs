@@ -52,6 +52,21 @@ pub(super) struct Setting {
     pub(super) lies: bool,
 }
 
+impl Setting {
+    /// Another stream for each file system and storage.
+    pub(super) fn rng(&self) -> Rng {
+        let place = match self.file_system {
+            FileSystem::Ext4 => 0,
+            FileSystem::Xfs => 3,
+        } + match self.backend {
+            Backend::Uring => 0,
+            Backend::Portable => 1,
+            Backend::Buffered => 2,
+        };
+        Rng::with_seed(self.seed << 8 | place)
+    }
+}
+
 /// How a life ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct End {
@@ -81,7 +96,7 @@ impl End {
     }
 }
 
-fn draw_cut(rng: &mut Rng) -> Cut {
+pub(super) fn draw_cut(rng: &mut Rng) -> Cut {
     match rng.u8(..10) {
         0 => Cut::Nothing,
         1 => Cut::KeepJournal,
@@ -111,8 +126,8 @@ pub(super) struct Chain {
 impl Chain {
     /// Makes a disk and formats it.
     pub(super) fn new(setting: Setting, folder: &Path) -> anyhow::Result<Chain> {
-        let name = format!("power-{}", setting.seed);
-        let image = DiskImage::create(folder, &name, setting.file_system, IMAGE_BYTES)?;
+        let name = "disk";
+        let image = DiskImage::create(folder, name, setting.file_system, IMAGE_BYTES)?;
         let data = image.path().join("data");
         let directory = DataDirectory::create(&data)?;
         let mut storage = setting.backend.open(directory, pool())?;
@@ -122,7 +137,7 @@ impl Chain {
             image,
             data,
             errors: folder.join(format!("{name}.errors")),
-            rng: Rng::with_seed(setting.seed),
+            rng: setting.rng(),
             lives: 0,
             model: BTreeMap::new(),
             bodies: BTreeMap::new(),
@@ -138,11 +153,6 @@ impl Chain {
         self.highest_group += 1;
         self.model
             .insert(GroupId(self.highest_group), ModelGroup::new());
-    }
-
-    /// How many lives there were.
-    pub(super) fn lives(&self) -> u64 {
-        self.lives
     }
 
     /// Whether there is room for another life.

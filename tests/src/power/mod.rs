@@ -16,10 +16,12 @@
 //! | `process` | its other end |
 //! | `chain` | lives on one disk, and the judgement of each |
 //! | `campaign`, `tally`, `record` | many of them, and the sums |
+//! | [`cluster`], `trio` | the same with processes of `highwater start`, each on a disk of its own |
 
 mod args;
 mod campaign;
 mod chain;
+pub mod cluster;
 mod held;
 #[path = "../../../log/tests/common/mod.rs"]
 mod log_model;
@@ -27,6 +29,7 @@ mod message;
 mod process;
 mod record;
 mod tally;
+mod trio;
 mod writer;
 
 use std::process::ExitCode;

@@ -39,10 +39,13 @@ pub(super) enum Heard {
 }
 
 impl Process {
-    /// Starts a writer; what it complains of goes to the file `errors`.
+    /// Starts a writer, which dies with the thread that starts it; what it complains of goes to
+    /// the file `errors`.
     pub(super) fn start(life: &Life, errors: &Path) -> anyhow::Result<Process> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg(WRITER).arg(serde_json::to_string(life)?);
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        command.arg(std::env::current_exe()?).arg(WRITER);
+        command.arg(serde_json::to_string(life)?);
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.stderr(File::create(errors)?).spawn()?;
         let output = child.stdout.take().context("its output is a pipe")?;

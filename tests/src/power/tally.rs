@@ -17,6 +17,8 @@ pub(super) struct Tally {
     pub(super) journal_kept: u64,
     /// Those that lost nothing but the disk.
     pub(super) nothing_lost: u64,
+    /// Those of all nodes of a cluster at once.
+    pub(super) all_at_once: u64,
     /// Power cuts in the recovery from another one.
     pub(super) cuts_in_recovery: u64,
     /// Pages that were chosen to reach the disk.
@@ -46,6 +48,7 @@ impl Tally {
         self.noticed += other.noticed;
         self.journal_kept += other.journal_kept;
         self.nothing_lost += other.nothing_lost;
+        self.all_at_once += other.all_at_once;
         self.cuts_in_recovery += other.cuts_in_recovery;
         self.pages_written_back += other.pages_written_back;
         self.acknowledged += other.acknowledged;
@@ -59,11 +62,13 @@ impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} power cuts ({} with writes torn, {} noticed by the store, {} with the file \
-             system's journal kept, {} of the disk alone) and {} in recoveries; {} pages written \
-             back before; {} acknowledged entries there, {} read in all; {} torn tails; {} failed",
+            "{} power cuts ({} with writes torn, {} of all nodes at once, {} noticed by the store, \
+             {} with the file system's journal kept, {} of the disk alone) and {} in recoveries; \
+             {} pages written back before; {} acknowledged there, {} read in all; {} torn tails; \
+             {} failed",
             self.cuts,
             self.held,
+            self.all_at_once,
             self.noticed,
             self.journal_kept,
             self.nothing_lost,

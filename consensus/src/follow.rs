@@ -227,8 +227,9 @@ impl Raft {
         if !self.enter_window(session, window) {
             return Ok(());
         }
-        if before.index > self.tail.before().index && !self.tail.contains(before) {
-            if before.index <= self.commit {
+        let goes_back = mutant!("applied goes back on snapshot");
+        if (before.index > self.tail.before().index && !self.tail.contains(before)) || goes_back {
+            if before.index <= self.commit && !goes_back {
                 return Err(self.diverged(from, before.index));
             }
             self.stage_base(before);

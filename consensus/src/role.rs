@@ -207,6 +207,9 @@ impl Raft {
             must_send: true,
         }));
         self.announce_role();
+        if mutant!("no no-op") {
+            return;
+        }
         self.append_as_leader(&[ProposedEntry {
             kind: EntryKind::Noop,
             size: 0,

@@ -3,6 +3,10 @@
 //! A shard takes [`Input`]s, and a turn at a time turns them into [`Output`]s. It knows no
 //! sockets, threads or clocks; time, chance and disk are arguments.
 
+#[macro_use]
+#[doc(hidden)]
+pub mod mutants;
+
 mod codec;
 mod config;
 pub mod controller;

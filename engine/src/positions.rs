@@ -291,6 +291,9 @@ impl Positions {
             advance.log_start = end.log_start.or(advance.log_start);
             self.ends.pop_front();
         }
+        if mutant!(HighWatermarkIsEnd) {
+            self.high_watermark = self.end_offset;
+        }
         assert!(index <= self.last, "a commit behind the log");
         self.committed = self.committed.max(index);
         advance

@@ -358,7 +358,8 @@ impl Drop for ProducerStates {
 
 impl Producer {
     fn find(&self, batch: &ProducerFacts) -> Option<&RememberedBatch> {
-        self.batches.iter().find(|remembered| {
+        let skipped = usize::from(mutant!(ProducerWindowOfFour) && self.batches.len() > 4);
+        self.batches.iter().skip(skipped).find(|remembered| {
             remembered.first_sequence == batch.base_sequence
                 && remembered.last_sequence == batch.last_sequence
         })

@@ -55,6 +55,18 @@ pub enum Mutant {
     FirstBadAlwaysCuts,
     /// A bad frame is a torn tail in any file.
     TornAnywhere,
+    /// A frame's header is believed without its checksum.
+    HeaderUnchecked,
+    /// A frame is believed whatever file it was written for.
+    SaltUnchecked,
+    /// A footer is believed without its checksum.
+    FooterUnchecked,
+    /// What is read for others is not verified.
+    ReadUnchecked,
+    /// A write that has failed counts as done.
+    FailedWriteCounts,
+    /// What retention frees is unlinked newest first.
+    RetiredNewestFirst,
 }
 
 #[cfg(feature = "mutants")]

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use common::damage::{LAST, Part, What, look, parts, written_disk};
@@ -97,6 +98,25 @@ const FLIPS_PER_KIND: usize = 84;
 
 #[test]
 fn a_thousand_random_bits_are_each_reported_and_none_is_served() {
+    let flips = Cell::new(0);
+    flip_bits(&flips);
+    assert!(flips.get() >= 1_000, "{flips:?} bits");
+}
+
+/// That the thousand bits would find a footer that is believed unseen.
+#[cfg(feature = "mutants")]
+#[test]
+fn planted_footers_are_not_checked() {
+    use highwater_log::mutants::{Mutant, plant};
+    let flips = Cell::new(0);
+    plant(Some(Mutant::FooterUnchecked));
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| flip_bits(&flips)));
+    plant(None);
+    println!("FooterUnchecked: {} flips", flips.get());
+    assert!(found.is_err(), "not in {flips:?} flips");
+}
+
+fn flip_bits(flips: &Cell<usize>) {
     let disk = written_disk();
     let mut kinds: BTreeMap<What, Vec<Part>> = BTreeMap::new();
     for part in parts(&disk) {
@@ -104,18 +124,16 @@ fn a_thousand_random_bits_are_each_reported_and_none_is_served() {
     }
     assert_eq!(kinds.len(), 12, "{:?}", kinds.keys());
     let mut rng = Rng::with_seed(1);
-    let mut flips = 0;
     for parts in kinds.values() {
         for _ in 0..FLIPS_PER_KIND {
             let part = &parts[rng.usize(..parts.len())];
             let bit = rng.u64(part.bytes.start * 8..part.bytes.end * 8);
             let damaged = disk.fork();
             damaged.flip_bit(&part.path, bit).unwrap();
+            flips.set(flips.get() + 1);
             check_damaged(&damaged, part, bit, rng.bool());
-            flips += 1;
         }
     }
-    assert!(flips >= 1_000, "{flips} bits");
 }
 
 fn check_damaged(disk: &MemoryDisk, part: &Part, bit: u64, map_sealed: bool) {

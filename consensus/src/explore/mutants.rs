@@ -8,7 +8,7 @@ use std::panic::catch_unwind;
 
 use super::searches;
 use crate::mutant::planted;
-use crate::suite::pitfalls::{reads, replication};
+use crate::suite::pitfalls::{bases, elections, reads, replication};
 use crate::suite::random;
 
 /// Who is to find a mutant, and within what.
@@ -24,7 +24,7 @@ enum Finder {
 
 use Finder::{Pitfall, Random, Search};
 
-const MUTANTS: [(&str, Finder); 26] = [
+const MUTANTS: [(&str, Finder); 28] = [
     ("ack before fsync", Search("elections", 10_000)),
     (
         "leader counts itself before its flush",
@@ -89,6 +89,20 @@ const MUTANTS: [(&str, Finder); 26] = [
         ),
     ),
     ("rejoin before all is back", Random(150)),
+    (
+        "no no-op",
+        Pitfall(
+            "P02",
+            elections::p02_a_new_leader_serves_what_was_committed_without_any_write,
+        ),
+    ),
+    (
+        "applied goes back on snapshot",
+        Pitfall(
+            "P71",
+            bases::p40_p71_a_base_that_the_log_already_holds_deletes_nothing,
+        ),
+    ),
     ("ack over a hole", Random(100)),
 ];
 

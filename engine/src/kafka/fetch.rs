@@ -139,7 +139,7 @@ impl FetchHandler {
     fn refusal(&self) -> Option<ErrorCode> {
         // Replicas speak another protocol; a client that claims to be one could move what
         // counts as replicated (CVE-2018-1288).
-        if self.request.replica_id >= 0 {
+        if self.request.replica_id >= 0 && !mutant!(ReplicaIdBelieved) {
             return Some(ErrorCode::InvalidRequest);
         }
         if matches!(self.request.isolation, IsolationLevel::Invalid(_)) {

@@ -456,6 +456,15 @@ fn a_client_that_poses_as_a_replica_is_refused() {
     assert!(bench.asked().is_empty());
 }
 
+#[cfg(feature = "mutants")]
+#[test]
+fn planted_a_replica_id_is_believed() {
+    crate::mutants::is_found(
+        crate::mutants::Mutant::ReplicaIdBelieved,
+        a_client_that_poses_as_a_replica_is_refused,
+    );
+}
+
 #[test]
 fn offsets_are_listed_by_kafkas_special_timestamps() {
     let mut bench = Bench::new(4);

@@ -42,7 +42,9 @@ impl Partition {
         };
         let error = if bytes > limit {
             OpError::TooLarge { bytes, limit }
-        } else if self.queued_bytes.saturating_add(bytes) > QUEUED_BYTES_MAX {
+        } else if self.queued_bytes.saturating_add(bytes) > QUEUED_BYTES_MAX
+            && !mutant!(QueueUnbounded)
+        {
             OpError::Busy("too much waits to be appended")
         } else {
             self.queued_bytes += bytes;
@@ -175,6 +177,10 @@ impl Partition {
             log_append_time_ms: self.spec.config.log_append_time.then_some(env.now.wall_ms),
             log_start_offset: self.log_start_offset,
         };
+        if mutant!(AckBeforeCommit) {
+            env.effects.done.push((origin, Ok(outcome)));
+            return Ok(Admitted::Proposed);
+        }
         self.waiting
             .await_commit(index.previous(), Some(origin), outcome);
         Ok(Admitted::Proposed)

@@ -42,7 +42,9 @@ impl Partition {
                 self.append(env, positions::write_to_log(write), &entries);
             }
             Output::Cut { write, first } => {
-                self.producers.cut(first);
+                if !mutant!(ProducersNotCut) {
+                    self.producers.cut(first);
+                }
                 let cut = first;
                 let (write, first) = (
                     positions::write_to_log(write),

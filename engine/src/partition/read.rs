@@ -105,13 +105,21 @@ impl Partition {
         }
         // Between high watermark and log end, or above it before the leader has committed in its
         // term, a consumer may only be ahead of what this replica knows: it waits.
-        if fetch.offset >= self.positions.high_watermark() {
+        if fetch.offset >= self.visible_end() {
             return Ok(Start::Nothing);
         }
         let index = env.store.index_of_offset(self.group, fetch.offset);
         index
             .map(Start::At)
             .map_err(|error| self.read_failed(error))
+    }
+
+    /// The offset below which consumers see records.
+    fn visible_end(&self) -> Offset {
+        if mutant!(VisibleBeforeCommit) {
+            return self.positions.end_offset();
+        }
+        self.positions.high_watermark()
     }
 
     /// The answer to a fetch from beyond the log's end, once it is certain that this replica
@@ -160,10 +168,12 @@ impl Partition {
     /// Takes what was read. Whether the fetch has all that it may have.
     fn gathered(&self, gather: &mut Gather, entries: Vec<Entry>) -> bool {
         let commit = positions::index_to_log(self.raft.commit_index());
-        let high_watermark = self.positions.high_watermark();
+        let high_watermark = self.visible_end();
         let Gather { fetch, .. } = *gather;
         for entry in entries {
-            if entry.id.index > commit || entry.end_offset() > high_watermark {
+            if (entry.id.index > commit && !mutant!(VisibleBeforeCommit))
+                || entry.end_offset() > high_watermark
+            {
                 return true;
             }
             gather.from = entry.id.index.next();

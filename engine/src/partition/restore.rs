@@ -106,7 +106,7 @@ fn replay(
         entry.offset_span,
         &entry.front,
     );
-    if entry.kind == EntryKind::Data {
+    if entry.kind == EntryKind::Data && !mutant!(ProducersNotRebuilt) {
         let header =
             BatchHeader::read(&entry.front).map_err(|_| RestoreError::Batch { index: index.0 })?;
         producers.append(index, entry.base_offset, &header, entry.append_time);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use highwater_consensus::{LogIndex, ReadId};
-use highwater_record::{Buffer, Offset};
+use highwater_record::{Buffer, LeaderEpoch, Offset};
 
 use super::{Effects, Origin};
 use crate::ops::{Batch, Op, OpError, Outcome};
@@ -175,8 +175,15 @@ impl Waiting {
         let appended = self.uncommitted.drain(..).filter_map(|it| it.origin);
         let duplicates = std::mem::take(&mut self.duplicates).into_values();
         let duplicates = duplicates.flatten().map(|(origin, _)| origin);
+        let error = match mutant!(DefiniteErrorAfterAppend) {
+            false => OpError::Indefinite,
+            true => OpError::NotLeader {
+                leader: None,
+                epoch: LeaderEpoch::ZERO,
+            },
+        };
         for origin in appended.chain(duplicates) {
-            effects.done.push((origin, Err(OpError::Indefinite)));
+            effects.done.push((origin, Err(error.clone())));
         }
     }
 

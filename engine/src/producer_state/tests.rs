@@ -81,6 +81,15 @@ fn each_of_the_last_five_batches_is_known_again_with_its_offset() {
     );
 }
 
+#[cfg(feature = "mutants")]
+#[test]
+fn planted_four_batches_are_remembered() {
+    crate::mutants::is_found(
+        crate::mutants::Mutant::ProducerWindowOfFour,
+        each_of_the_last_five_batches_is_known_again_with_its_offset,
+    );
+}
+
 #[test]
 fn gaps_and_other_borders_are_refused() {
     let mut log = Log::new();

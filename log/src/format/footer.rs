@@ -178,7 +178,8 @@ impl Footer {
         let (body, trailer) = bytes.split_last_chunk().ok_or(FormatFault::Bad)?;
         let trailer = Trailer::decode(trailer, of)?;
         let whole = u64::try_from(bytes.len()).is_ok_and(|len| len == trailer.total_len);
-        if !whole || crc32(body) != trailer.body_crc {
+        let holds = crc32(body) == trailer.body_crc || mutant!(FooterUnchecked);
+        if !whole || !holds {
             return Err(FormatFault::Bad);
         }
         Footer::fields(body).ok_or(FormatFault::Bad)

@@ -224,7 +224,10 @@ impl<S: Storage> Store<S> {
         let next = state
             .hidden
             .pop_front()
-            .or_else(|| state.retired.pop_front());
+            .or_else(|| match mutant!(RetiredNewestFirst) {
+                false => state.retired.pop_front(),
+                true => state.retired.pop_back(),
+            });
         let Some(sequence) = next else { return };
         state.unlinking = true;
         let path = paths::segment(group, sequence);

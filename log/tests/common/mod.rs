@@ -10,9 +10,10 @@ pub(crate) mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use highwater_log::format::frame::{FrameHeader, FrameKind};
 use highwater_log::storage::{MemoryDisk, MemoryStorage, Storage};
 use highwater_log::{
-    Base, ClusterId, Directory, DirectoryFormat, Entry, EntryId, EntryKind, Event, Expected,
+    Base, Chain, ClusterId, Directory, DirectoryFormat, Entry, EntryId, EntryKind, Event, Expected,
     GroupConfig, GroupId, HardState, Incarnation, LogIndex, NewEntry, NodeId, OpenError, Read,
     ReadError, Recovered, RecoveredGroup, Snapshot, Store, StoreConfig, Term, Ticket, WriteId,
 };
@@ -318,7 +319,28 @@ pub(crate) fn body(index: LogIndex, term: u32, bytes: usize) -> Vec<u8> {
         let timestamp = i64::try_from(index.0 * 1_000).unwrap();
         body[35..43].copy_from_slice(&timestamp.to_be_bytes());
     }
+    if let Some(place) = body.get_mut(64..128) {
+        place.copy_from_slice(&planted(index, term).encode());
+    }
     body
+}
+
+/// A frame that a client has put inside its records. It holds but for the file's salt, which
+/// nobody outside knows, and claims that more is durable than was ever written.
+fn planted(index: LogIndex, term: u32) -> FrameHeader {
+    FrameHeader {
+        body_crc: 0,
+        body_len: 0,
+        kind: FrameKind::Control,
+        salt: 0x7e57,
+        index: LogIndex(index.0 + 1_000),
+        term: Term(term),
+        offset_span: 0,
+        base_offset: Offset(0),
+        chain: Chain(0),
+        watermark_lag: 1,
+        append_time: 0,
+    }
 }
 
 pub(crate) fn check_body(entry: &Entry) {

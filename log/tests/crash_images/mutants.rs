@@ -59,4 +59,8 @@ found! {
     bodies_are_not_checked: BodyUnchecked,
     the_first_bad_frame_cuts: FirstBadAlwaysCuts,
     a_bad_frame_cuts_in_any_file: TornAnywhere,
+    headers_are_not_checked: HeaderUnchecked,
+    salts_are_not_checked: SaltUnchecked,
+    reads_are_not_checked: ReadUnchecked,
+    retired_files_go_newest_first: RetiredNewestFirst,
 }

@@ -77,7 +77,7 @@ fn until_a_base_is_durable_it_neither_counts_nor_votes() {
 }
 
 #[test]
-fn p40_p71_a_base_that_the_log_already_holds_deletes_nothing() {
+pub(crate) fn p40_p71_a_base_that_the_log_already_holds_deletes_nothing() {
     let log: &[u32] = &[1, 1, 1, 1];
     let mut cluster = Cluster::with_logs(&[log, log, log]);
     cluster.inject(2, 1, base(1, 1, (1, 2))).unwrap();

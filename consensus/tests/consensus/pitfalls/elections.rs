@@ -33,7 +33,7 @@ fn pre_vote_reply(t: u32, granted: bool) -> Message {
 }
 
 #[test]
-fn p02_a_new_leader_serves_what_was_committed_without_any_write() {
+pub(crate) fn p02_a_new_leader_serves_what_was_committed_without_any_write() {
     let mut cluster = Cluster::new(3);
     cluster.elect(1);
     for _ in 0..100 {

@@ -11,6 +11,7 @@ use highwater_consensus::{LogIndex, NodeId};
 use highwater_record::{LeaderEpoch, Offset};
 
 use self::cluster::{Cluster, batch, batch_of};
+use crate::Ticket;
 use crate::ops::{
     Fetch, GroupConfig, OffsetSpec, Op, OpError, Outcome, Produce, ReadFrom, ReplicaStatus,
 };
@@ -398,4 +399,37 @@ fn a_dropped_group_answers_what_waits_and_is_gone() {
     assert_eq!(cluster.answer(watcher), Some(Ok(Outcome::Moved)));
     let gone = cluster.ask(1, produce("b"));
     assert_eq!(gone, Some(Err(OpError::UnknownGroup)));
+}
+
+#[test]
+fn what_waits_to_be_appended_is_bounded_and_the_rest_is_refused() {
+    const MIB: usize = 1 << 20;
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    cluster.drop_appends(true);
+    let large = "x".repeat(MIB - 1_000);
+    let tickets: Vec<Ticket> = (0..48)
+        .map(|_| cluster.submit(1, produce(&large)))
+        .collect();
+    let is_refused = |ticket: &&Ticket| match cluster.answer(**ticket) {
+        None => false,
+        Some(Err(OpError::Busy(_))) => true,
+        other => panic!("{other:?}"),
+    };
+    // 16 MiB are proposed, 16 MiB wait to be.
+    let refused = tickets.iter().filter(is_refused).count();
+    assert!((14..=16).contains(&refused), "{refused} are refused");
+    cluster.drop_appends(false);
+    cluster.run(Duration::from_secs(5));
+    let is_done = |ticket: &&Ticket| matches!(cluster.answer(**ticket), Some(Ok(_)));
+    assert_eq!(tickets.iter().filter(is_done).count() + refused, 48);
+}
+
+#[cfg(feature = "mutants")]
+#[test]
+fn planted_a_queue_has_no_bound() {
+    crate::mutants::is_found(
+        crate::mutants::Mutant::QueueUnbounded,
+        what_waits_to_be_appended_is_bounded_and_the_rest_is_refused,
+    );
 }

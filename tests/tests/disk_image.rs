@@ -1,6 +1,7 @@
 //! What the images do whose power is cut: without it, a campaign on them would prove nothing.
 //!
 //! Where rights or mkfs lack, the tests say so and do nothing.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};

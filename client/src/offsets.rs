@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use highwater_protocol::messages::{ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic};
 use highwater_protocol::messages::{ListOffsetsPartitionResponse, ListOffsetsResponse};
 use highwater_protocol::{ApiKey, ErrorCode};
@@ -75,13 +76,17 @@ async fn ask(cluster: &Cluster, queries: &[OffsetQuery]) -> Vec<Result<Option<Of
         let leader = metadata.leader(&query.partition.topic, query.partition.partition);
         by_leader.entry(leader).or_default().push(index);
     }
-    let mut stale = false;
-    for (leader, indexes) in by_leader {
+    // All at once: a broker that is dead costs its own time-out, not the others' too.
+    let asked = by_leader.into_iter().map(|(leader, indexes)| async move {
         let asked: Vec<&OffsetQuery> = indexes.iter().map(|&index| &queries[index]).collect();
         let results = match leader {
             Some(leader) => ask_leader(cluster, leader, &asked).await,
             None => vec![Err(no_leader()); asked.len()],
         };
+        (indexes, results)
+    });
+    let mut stale = false;
+    for (indexes, results) in join_all(asked).await {
         for (index, result) in indexes.into_iter().zip(results) {
             stale |= result.is_err();
             answers[index] = result;

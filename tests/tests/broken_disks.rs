@@ -2,6 +2,7 @@
 //! becomes read-only, or is full.
 //!
 //! Where rights, mkfs or strace lack, the tests say so and do nothing.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};

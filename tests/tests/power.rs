@@ -2,6 +2,7 @@
 //! run by the binary `power`.
 //!
 //! Where rights or mkfs lack, the tests say so and do nothing.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::io::Write;
 use std::process::{Command, Output};

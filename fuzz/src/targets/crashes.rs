@@ -79,7 +79,7 @@ fn left_of(change: &PendingChange, script: &mut Script<'_>) -> Keep {
         },
         201..=240 if units > 0 => Keep::Units {
             unit: SECTOR,
-            kept: (0..units).map(|_| script.u8() % 2 == 0).collect(),
+            kept: (0..units).map(|_| script.u8().is_multiple_of(2)).collect(),
         },
         _ => Keep::Everything,
     }

@@ -159,7 +159,7 @@ fn entry(end: &mut Position, script: &mut Script<'_>) -> Vec<u8> {
 /// A frame as it lies on disk; in some, a byte of the header is another.
 fn framed(header: FrameHeader, body: &[u8], script: &mut Script<'_>) -> Vec<u8> {
     let mut bytes = header.encode();
-    if script.u8() % 8 == 0 {
+    if script.u8().is_multiple_of(8) {
         let at = 4 + script.place(HEADER_LEN - 4);
         bytes[at] = script.u8();
         mend(&mut bytes);
@@ -196,7 +196,7 @@ fn journal(script: &mut Script<'_>) -> Vec<u8> {
             dropped: script.u8() == 1,
         };
         let mut unit = Unit::encode(&header, &[record], BLOCK);
-        if script.u8() % 4 == 0 {
+        if script.u8().is_multiple_of(4) {
             let at = 4 + script.place(124);
             unit[at] = script.u8();
             mend(&mut unit);

@@ -19,8 +19,11 @@ mod script;
 mod service;
 mod text;
 
+/// Takes whatever bytes there are; a panic is a finding.
+type Target = fn(&[u8]);
+
 /// What is fed, by name.
-const TARGETS: [(&str, fn(&[u8])); 19] = [
+const TARGETS: [(&str, Target); 19] = [
     ("config", text::config),
     ("controller", controller::check),
     ("gzip", records::gzip),

@@ -142,7 +142,6 @@ impl Cluster {
     }
 
     /// A client over TCP.
-    #[must_use]
     pub fn client(&self) -> ClientBuilder {
         let ports = (0..).zip(&self.nodes).map(|(id, _)| self.base_port + id);
         let addresses: Vec<String> = ports.map(|port| format!("127.0.0.1:{port}")).collect();
@@ -165,11 +164,10 @@ impl Cluster {
             let new = new.config("segment.bytes", SEGMENT_BYTES.to_string());
             match client.wait(client.admin().create_topic(new)) {
                 Ok(()) => Ok(Some(())),
-                Err(AdminError::Refused { error, .. })
-                    if error == ErrorCode::InvalidReplicationFactor =>
-                {
-                    Ok(None)
-                }
+                Err(AdminError::Refused {
+                    error: ErrorCode::InvalidReplicationFactor,
+                    ..
+                }) => Ok(None),
                 Err(error) => Err(error.into()),
             }
         })?;

@@ -70,6 +70,28 @@ pub enum Mutant {
 }
 
 #[cfg(feature = "mutants")]
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 15] = [
+        Mutant::AckBeforeWrite,
+        Mutant::AckBeforePromise,
+        Mutant::EntriesBeforeTerm,
+        Mutant::GroupDirNotSynced,
+        Mutant::GroupsDirNotSynced,
+        Mutant::BeginClaims,
+        Mutant::WriteClaimsItself,
+        Mutant::UnlinkBeforeBegin,
+        Mutant::JournalInOneCopy,
+        Mutant::RecoveredNotSynced,
+        Mutant::EitherCheckpointHolds,
+        Mutant::LogEndsBeforeHole,
+        Mutant::BodyUnchecked,
+        Mutant::FirstBadAlwaysCuts,
+        Mutant::TornAnywhere,
+    ];
+}
+
+#[cfg(feature = "mutants")]
 thread_local! {
     static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{GROUP, Node, Recover, format, open_disk};
-use highwater_log::storage::MemoryDisk;
+use highwater_log::storage::{MemoryDisk, MemoryStorage, Op, Storage, Token};
 use highwater_log::{EntryId, Event, GroupConfig, GroupId, LogIndex, ReadError, Term, Ticket};
 use highwater_record::Offset;
 
@@ -332,4 +332,36 @@ fn a_group_that_is_dropped_while_a_cut_waits_leaves_nothing() {
     node.create(GroupId(9));
     node.settle();
     assert!(!node.failed, "others go on");
+}
+
+#[test]
+fn a_dropped_group_without_files_leaves_no_directory() {
+    let (disk, node) = new_node();
+    drop(node);
+    // A crash has left the group's directory, and not its first file.
+    let mut storage = MemoryStorage::new(&disk);
+    let path = "groups/7".to_owned();
+    storage.submit(Token(0), Op::MakeDir { path });
+    let path = "groups".to_owned();
+    storage.submit(Token(1), Op::SyncDir { path });
+    storage.flush();
+    drop(storage);
+    let (mut node, recovered) = open_disk(&disk);
+    assert_eq!(recovered.groups.len(), 1);
+    node.store.drop_group(GROUP).unwrap();
+    node.settle();
+    // Until the journal has gone on in its other half, without what is gone.
+    for group in 100..200 {
+        node.create(GroupId(group));
+        node.settle();
+    }
+    drop(node);
+    let (_, recovered) = open_disk(&disk);
+    let found = recovered.groups.iter().find(|it| it.group == GROUP);
+    assert!(found.is_none(), "{found:?}");
+    // One that never had a directory.
+    let (mut node, _) = open_disk(&disk);
+    node.store.drop_group(GroupId(150)).unwrap();
+    node.settle();
+    assert!(!node.failed, "{:?}", node.events);
 }

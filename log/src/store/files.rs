@@ -308,9 +308,7 @@ impl<S: Storage> Store<S> {
             return self.drive_unlinks(group);
         }
         state.unlinking = true;
-        if !state.has_directory {
-            return self.forget_group(group);
-        }
+        // It may be there without a file, of which nobody knows: a crash has left it.
         let path = paths::group_dir(group);
         self.submit(
             Action::Unlink(group, UnlinkStep::RemoveGroupDir),

@@ -72,7 +72,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 15] = [
+    pub const ALL: [Mutant; 21] = [
         Mutant::AckBeforeWrite,
         Mutant::AckBeforePromise,
         Mutant::EntriesBeforeTerm,
@@ -88,6 +88,12 @@ impl Mutant {
         Mutant::BodyUnchecked,
         Mutant::FirstBadAlwaysCuts,
         Mutant::TornAnywhere,
+        Mutant::HeaderUnchecked,
+        Mutant::SaltUnchecked,
+        Mutant::FooterUnchecked,
+        Mutant::ReadUnchecked,
+        Mutant::FailedWriteCounts,
+        Mutant::RetiredNewestFirst,
     ];
 }
 

@@ -10,11 +10,13 @@ use highwater_record::BufferPool;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
+use super::mutants;
 use crate::disk_image::FileSystem;
 
 /// How the binary is called.
 pub const HELP: &str = "usage: power [--cuts N] [--minutes M] [--seed S] [--fs ext4|xfs|both] \
-    [--storage uring|portable|buffered|all] [--nodes 1|3] [--folder DIR] [--lie] [--record]";
+    [--storage uring|portable|buffered|all] [--nodes 1|3] [--folder DIR] [--lie] [--record] \
+    [--mutant NAME]";
 
 /// What the log writes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -77,6 +79,8 @@ pub struct Wanted {
     pub folder: Option<PathBuf>,
     /// Plant a bug, to see it found: writes are acknowledged before they are durable.
     pub lies: bool,
+    /// A bug of the log that is planted, by its place in the log's list.
+    pub mutant: Option<usize>,
     /// Add the result to the list of campaigns.
     pub record: bool,
 }
@@ -92,6 +96,7 @@ impl Default for Wanted {
             nodes: 1,
             folder: None,
             lies: false,
+            mutant: None,
             record: false,
         }
     }
@@ -177,6 +182,11 @@ impl Wanted {
                 nodes @ (1 | 3) => self.nodes = nodes,
                 _ => bail!("1 or 3"),
             },
+            "--mutant" => {
+                let found = mutants::find(value);
+                let found = found.context("no such mutant, or built without the feature mutants");
+                self.mutant = Some(found?);
+            }
             "--folder" => self.folder = Some(PathBuf::from(value)),
             _ => bail!("not known"),
         }

@@ -12,9 +12,9 @@ use anyhow::{anyhow, ensure};
 
 use super::args::{Backend, Wanted};
 use super::chain::{Chain, Setting};
-use super::record;
 use super::tally::Tally;
 use super::trio::Trio;
+use super::{mutants, record};
 use crate::disk_image::{FileSystem, isolate_mounts};
 
 /// How many lives a disk of one log sees at most.
@@ -26,7 +26,7 @@ const CLUSTER_LIVES_MAX: u64 = 10;
 /// How often it is said how far the campaign is, where nobody looks.
 const SAID_EVERY: Duration = Duration::from_secs(30);
 
-/// A campaign ends at so many failures: each keeps an image.
+/// A campaign ends at so many failures: each keeps an image. At the first, if it is planted.
 const FAILURES_MAX: u64 = 3;
 
 /// What came of a campaign.
@@ -94,14 +94,20 @@ impl Subject {
 /// If the images cannot be made, or a file not be written.
 pub fn run(wanted: &Wanted) -> anyhow::Result<bool> {
     isolate_mounts()?;
+    if let Some(place) = wanted.mutant {
+        // The log is also opened here.
+        mutants::plant(place);
+    }
     let temporary = wanted.temporary()?;
     let folder = temporary.path();
     let mut campaign = Campaign::default();
     let (began, mut said) = (Instant::now(), Instant::now());
+    let is_planted = wanted.lies || wanted.mutant.is_some();
+    let failures_max = if is_planted { 1 } else { FAILURES_MAX };
     let is_late = || wanted.limit.is_some_and(|limit| began.elapsed() > limit);
     let is_over = |campaign: &Campaign| {
         let total = campaign.total();
-        is_late() || total.cuts >= wanted.cuts || total.failed >= FAILURES_MAX
+        is_late() || total.cuts >= wanted.cuts || total.failed >= failures_max
     };
     let seeds = wanted.seed..;
     for setting in seeds.flat_map(|seed| settings(wanted, seed)) {
@@ -131,6 +137,7 @@ fn settings(wanted: &Wanted, seed: u64) -> Vec<Setting> {
             backend,
             seed,
             lies: wanted.lies,
+            mutant: wanted.mutant,
         })
     };
     wanted.file_systems.iter().copied().flat_map(of).collect()

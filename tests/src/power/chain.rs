@@ -50,6 +50,7 @@ pub(super) struct Setting {
     pub(super) backend: Backend,
     pub(super) seed: u64,
     pub(super) lies: bool,
+    pub(super) mutant: Option<usize>,
 }
 
 impl Setting {
@@ -243,6 +244,7 @@ impl Chain {
             groups: groups.map(|(id, group)| (id.0, group.commit.0)).collect(),
             recover_only,
             lies: self.setting.lies,
+            mutant: self.setting.mutant,
         };
         Process::start(&life, &self.errors)
     }
@@ -364,10 +366,12 @@ impl Chain {
         let context = format!("life {}", self.lives);
         let mut gone = Vec::new();
         for (group, model) in &mut self.model {
-            let context = format!("{context}, group {group}");
+            let is_dropped = self.dropping.contains(group);
+            let fate = if is_dropped { ", to be removed" } else { "" };
+            let context = format!("{context}, group {group}{fate}");
             let found = recovered.groups.iter().find(|it| it.group == *group);
             let Some(found) = found else {
-                if !self.dropping.contains(group) {
+                if !is_dropped {
                     model.compare_absent(&context);
                 }
                 gone.push(*group);

@@ -26,6 +26,7 @@ mod held;
 #[path = "../../../log/tests/common/mod.rs"]
 mod log_model;
 mod message;
+mod mutants;
 mod process;
 mod record;
 mod tally;

@@ -20,6 +20,7 @@ use super::args::Backend;
 use super::held::{HeldStorage, Tear};
 use super::log_model::{Node, config, open_with, pool};
 use super::message::{Message, Outlet, SharedOutlet};
+use super::mutants;
 
 /// How much may be staged and not durable, over all groups, in bytes. A writer that is so far
 /// ahead waits.
@@ -44,10 +45,15 @@ pub(super) struct Life {
     pub(super) recover_only: bool,
     /// Plant the bug that a write is acknowledged before it is durable.
     pub(super) lies: bool,
+    /// Plant this bug of the log.
+    pub(super) mutant: Option<usize>,
 }
 
 /// Lives it, to the end of the process.
 pub(super) fn live(life: &Life) -> anyhow::Result<()> {
+    if let Some(place) = life.mutant {
+        mutants::plant(place);
+    }
     let outlet = Rc::new(RefCell::new(Outlet::new(std::io::stdout())));
     let mut rng = Rng::with_seed(life.seed);
     let held = open_storage(life, &outlet, rng.u64(..))?;

@@ -9,7 +9,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use highwater_tests::disk_image::{
-    Cut, DiskImage, FileSystem, PAGE_BYTES, drop_cache, isolate_mounts, why_unavailable, write_back,
+    Cut, DiskImage, FileSystem, MemoryFolder, PAGE_BYTES, drop_cache, isolate_mounts,
+    why_unavailable, write_back,
 };
 
 const PAGES: u64 = 16;
@@ -157,4 +158,28 @@ fn nothing_is_left_of_an_image() {
         let ours = folder.path().to_str().unwrap();
         assert!(!mounts.contains(ours), "{mounts}");
     });
+}
+
+#[test]
+fn a_folder_in_memory_is_seen_by_nobody_else() {
+    let others = std::thread::spawn(|| {
+        let (ask, asked) = std::sync::mpsc::channel::<std::path::PathBuf>();
+        let (answer, answers) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let path = asked.recv().unwrap();
+            answer.send(fs::read_dir(path).unwrap().count()).unwrap();
+        });
+        if image(FileSystem::Ext4).is_none() {
+            return None;
+        }
+        let memory = MemoryFolder::new().unwrap();
+        fs::write(memory.path().join("file"), "x").unwrap();
+        ask.send(memory.path().to_owned()).unwrap();
+        let others = answers.recv().unwrap();
+        let path = memory.path().to_owned();
+        drop(memory);
+        Some((others, path.exists()))
+    });
+    let seen = others.join().unwrap();
+    assert!(seen.is_none_or(|seen| seen == (0, false)), "{seen:?}");
 }

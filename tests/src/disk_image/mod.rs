@@ -41,6 +41,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use tempfile::TempDir;
 
 pub use pages::{PAGE_BYTES, drop_cache, write_back};
 
@@ -145,6 +146,43 @@ pub struct DiskImage {
     /// An error was put into the file system's books, which its check takes out.
     wants_check: bool,
     is_kept: bool,
+}
+
+/// A folder in memory that nobody sees but the thread that made it and those that it has started
+/// since. What is in it goes with the last of them, also if they are killed.
+#[derive(Debug)]
+pub struct MemoryFolder {
+    folder: TempDir,
+}
+
+impl MemoryFolder {
+    /// Makes one. The thread must have mounts of its own ([`isolate_mounts`]).
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn new() -> anyhow::Result<MemoryFolder> {
+        ensure!(are_mounts_isolated(), "the thread shares its mounts");
+        let folder = tempfile::tempdir()?;
+        let mut command = Command::new("mount");
+        command.args(["-t", "tmpfs", "-o", "mode=700", "tmpfs"]);
+        run(command.arg(folder.path()))?;
+        Ok(MemoryFolder { folder })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+impl Drop for MemoryFolder {
+    fn drop(&mut self) {
+        // Then the folder below it is empty, and can be removed.
+        let mut command = Command::new("umount");
+        let _ = run(command.arg("--lazy").arg(self.folder.path()));
+    }
 }
 
 /// Gives the calling thread mounts of its own, and whoever it starts from then on (threads and

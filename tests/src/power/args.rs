@@ -1,6 +1,6 @@
 //! What the command line asks for.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,6 @@ use anyhow::{Context, bail, ensure};
 use highwater_log::storage::{Choice, DataDirectory, OpenError, PortableStorage, RealStorage};
 use highwater_record::BufferPool;
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
 use super::mutants;
 use crate::disk_image::FileSystem;
@@ -75,7 +74,7 @@ pub struct Wanted {
     pub backends: Vec<Backend>,
     /// 1: the log alone. 3: a cluster of processes.
     pub nodes: u32,
-    /// Where the images are made; in memory or a temporary folder if nothing is said.
+    /// Where the images are made; in memory if nothing is said.
     pub folder: Option<PathBuf>,
     /// Plant a bug, to see it found: writes are acknowledged before they are durable.
     pub lies: bool,
@@ -128,17 +127,6 @@ impl Wanted {
             "nodes do not write through the page cache"
         );
         Ok(wanted)
-    }
-
-    /// A folder for the images, which goes with them: in memory, if the machine has such.
-    pub(super) fn temporary(&self) -> std::io::Result<TempDir> {
-        let in_memory = Path::new("/dev/shm");
-        let mut builder = tempfile::Builder::new();
-        let builder = builder.prefix("power-");
-        match &self.folder {
-            Some(folder) => builder.tempdir_in(folder),
-            None => builder.tempdir_in(in_memory).or_else(|_| builder.tempdir()),
-        }
     }
 
     /// What is written through: nodes know no more than two ways.

@@ -15,7 +15,7 @@ use super::chain::{Chain, Setting};
 use super::tally::Tally;
 use super::trio::Trio;
 use super::{mutants, record};
-use crate::disk_image::{FileSystem, isolate_mounts};
+use crate::disk_image::{FileSystem, MemoryFolder, isolate_mounts};
 
 /// How many lives a disk of one log sees at most.
 const LIVES_MAX: u64 = 40;
@@ -98,8 +98,8 @@ pub fn run(wanted: &Wanted) -> anyhow::Result<bool> {
         // The log is also opened here.
         mutants::plant(place);
     }
-    let temporary = wanted.temporary()?;
-    let folder = temporary.path();
+    let memory = MemoryFolder::new()?;
+    let folder = wanted.folder.as_deref().unwrap_or(memory.path());
     let mut campaign = Campaign::default();
     let (began, mut said) = (Instant::now(), Instant::now());
     let is_planted = wanted.lies || wanted.mutant.is_some();

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use fastrand::Rng;
-use highwater_log::storage::{Access, DataDirectory, RealStorage};
+use highwater_log::storage::{Access, DataDirectory, DirectoryError, RealStorage};
 use highwater_log::{
     Alarm, Chain as ChainHash, Damage, Directory, EntryId, Expected, GroupId, HardState,
     JOURNAL_HALF_BYTES, LogIndex, NodeId, Position, Recovered, Term, WriteId,
@@ -42,6 +43,9 @@ const OPERATIONS_MAX: u64 = 700;
 
 /// How many operations of a recovery happen at most before the power is cut again.
 const RECOVERY_OPERATIONS_MAX: u64 = 120;
+
+/// How often it is looked whether a killed process has let go of its directory.
+const LOCK_POLL: Duration = Duration::from_millis(1);
 
 /// Where and through what a chain runs, and all its chance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +83,9 @@ struct End {
     cut: Cut,
     /// Whether the writer lives on until it has noticed.
     lingers: bool,
+    /// Whether it is first the process alone that dies, and the power is cut when what it has
+    /// left was recovered: then that is durable.
+    dies_first: bool,
     /// In the recovery, after how many operations, the power is cut again, if it is.
     again_after: Option<u64>,
 }
@@ -92,6 +99,7 @@ impl End {
             micros: rng.u64(..4_000),
             cut: draw_cut(rng),
             lingers: !is_held && rng.u8(..4) == 0,
+            dies_first: rng.u8(..6) == 0,
             again_after: (rng.u8(..4) == 0).then(|| rng.u64(..RECOVERY_OPERATIONS_MAX)),
         }
     }
@@ -180,6 +188,11 @@ impl Chain {
         self.staged.clear();
         let end = End::draw(&mut self.rng);
         self.write_until(&end, tally)?;
+        if end.dies_first {
+            self.judge(tally)?;
+            self.staged.clear();
+            self.image.cut_power(end.cut)?;
+        }
         self.image.restore_power()?;
         if let Some(operations) = end.again_after {
             self.recover_until(operations, tally)?;
@@ -199,14 +212,21 @@ impl Chain {
             thread::sleep(Duration::from_micros(end.micros));
         }
         self.write_some_back(&dirty, tally)?;
-        self.image.cut_power(end.cut)?;
-        if end.lingers {
+        if !end.dies_first {
+            self.image.cut_power(end.cut)?;
+        }
+        if end.lingers && !end.dies_first {
             self.hear_of_failure(&process)?;
         }
         for message in process.kill()? {
             self.take(&message);
         }
-        tally.count_cut(end.cut, end.held_after.is_some(), end.lingers);
+        tally.count_cut(
+            end.cut,
+            end.held_after.is_some(),
+            end.lingers && !end.dies_first,
+        );
+        tally.after_death += u64::from(end.dies_first);
         Ok(())
     }
 
@@ -418,9 +438,23 @@ impl Chain {
         self.bodies.retain(|id, _| there.contains(id));
     }
 
+    /// Locks the directory. What a killed process has handed over may still be under way, and
+    /// keeps it locked.
+    fn lock(&self) -> anyhow::Result<Arc<DataDirectory>> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match DataDirectory::open(&self.data, Access::ReadWrite) {
+                Err(DirectoryError::Locked { .. }) if Instant::now() < deadline => {
+                    thread::sleep(LOCK_POLL);
+                }
+                opened => return Ok(opened?),
+            }
+        }
+    }
+
     /// Opens the log, which a mere power cut must not damage.
     fn open(&self) -> anyhow::Result<(Node<RealStorage>, Recovered)> {
-        let directory = DataDirectory::open(&self.data, Access::ReadWrite)?;
+        let directory = self.lock()?;
         let mut storage = self.setting.backend.open(directory, pool())?;
         let expected = Expected::default();
         let directory = Directory::open(&mut storage, &expected, 1, JOURNAL_HALF_BYTES)?;

@@ -10,7 +10,7 @@ use anyhow::Context;
 use super::args::Wanted;
 use super::tally::Tally;
 
-const HEADER: &str = "date,commit,command,cuts,writes_torn,all_at_once,noticed,cuts_in_recovery,\
+const HEADER: &str = "date,commit,command,cuts,writes_torn,all_at_once,noticed,after_death,cuts_in_recovery,\
     pages_written_back,acknowledged,read,torn_tails,failed,verdict";
 
 /// Adds a campaign.
@@ -27,7 +27,7 @@ pub(super) fn append(wanted: &Wanted, total: &Tally, is_clean: bool) -> anyhow::
     }
     writeln!(
         file,
-        "{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
+        "{},{},{},{},{},{},{},{},{},{},{},{},{},{},{}",
         output("date", &["-u", "+%Y-%m-%d"])?,
         output("git", &["describe", "--always", "--dirty"])?,
         wanted.command(),
@@ -35,6 +35,7 @@ pub(super) fn append(wanted: &Wanted, total: &Tally, is_clean: bool) -> anyhow::
         total.held,
         total.all_at_once,
         total.noticed,
+        total.after_death,
         total.cuts_in_recovery,
         total.pages_written_back,
         total.acknowledged,

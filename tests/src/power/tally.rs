@@ -13,6 +13,8 @@ pub(super) struct Tally {
     pub(super) held: u64,
     /// Those that the writer lived on after, until it had noticed.
     pub(super) noticed: u64,
+    /// Those after the process had died, and what it had left was recovered.
+    pub(super) after_death: u64,
     /// Those that the file system's journal survived.
     pub(super) journal_kept: u64,
     /// Those that lost nothing but the disk.
@@ -46,6 +48,7 @@ impl Tally {
         self.cuts += other.cuts;
         self.held += other.held;
         self.noticed += other.noticed;
+        self.after_death += other.after_death;
         self.journal_kept += other.journal_kept;
         self.nothing_lost += other.nothing_lost;
         self.all_at_once += other.all_at_once;
@@ -63,13 +66,14 @@ impl fmt::Display for Tally {
         write!(
             f,
             "{} power cuts ({} with writes torn, {} of all nodes at once, {} noticed by the store, \
-             {} with the file system's journal kept, {} of the disk alone) and {} in recoveries; \
+             {} after the process's own death, {} with the file system's journal kept, {} of the disk alone) and {} in recoveries; \
              {} pages written back before; {} acknowledged there, {} read in all; {} torn tails; \
              {} failed",
             self.cuts,
             self.held,
             self.all_at_once,
             self.noticed,
+            self.after_death,
             self.journal_kept,
             self.nothing_lost,
             self.cuts_in_recovery,

@@ -54,11 +54,12 @@ const FILE_MODE: u32 = 0o600;
 pub struct ClusterPlan {
     /// How many nodes, 1 to 9, numbered from 0.
     pub nodes: u32,
-    /// Where they listen. Elsewhere than on loopback a node starts with `insecure_no_auth` only,
-    /// which whoever starts it must set.
-    pub host: IpAddr,
-    /// Kafka's port of node 0; node n listens n higher, for peers 100 and for metrics 200 higher
-    /// than that.
+    /// Where they listen: one address for all of them, or one for each in order of their ids.
+    /// Elsewhere than on loopback a node starts with `insecure_no_auth` only, which whoever starts
+    /// it must set.
+    pub hosts: Vec<IpAddr>,
+    /// Kafka's port of node 0; node n listens n higher if it shares the address, for peers 100
+    /// and for metrics 200 higher than that.
     pub base_port: u16,
 }
 
@@ -66,7 +67,7 @@ impl Default for ClusterPlan {
     fn default() -> Self {
         Self {
             nodes: 3,
-            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            hosts: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
             base_port: 9092,
         }
     }
@@ -81,6 +82,14 @@ pub enum SetupError {
     /// The number of nodes is out of its range.
     #[error("{0} nodes; a cluster has 1 to {NODES_MAX}")]
     Nodes(u32),
+    /// There is neither one address nor one for each node.
+    #[error("{hosts} addresses for {nodes} nodes; name one for all, or one for each")]
+    Hosts {
+        /// How many addresses.
+        hosts: usize,
+        /// How many nodes.
+        nodes: u32,
+    },
     /// Ports run out.
     #[error("base port {0} leaves no room for the nodes' ports above it")]
     Ports(u16),
@@ -138,6 +147,10 @@ pub fn make_cluster(folder: &Path, plan: &ClusterPlan) -> Result<Vec<PathBuf>, S
     if plan.nodes == 0 || plan.nodes > NODES_MAX {
         return Err(SetupError::Nodes(plan.nodes));
     }
+    if plan.hosts.len() != 1 && u32::try_from(plan.hosts.len()) != Ok(plan.nodes) {
+        let (hosts, nodes) = (plan.hosts.len(), plan.nodes);
+        return Err(SetupError::Hosts { hosts, nodes });
+    }
     let last = u64::from(plan.base_port) + 200 + u64::from(plan.nodes);
     if plan.base_port == 0 || last > u64::from(u16::MAX) {
         return Err(SetupError::Ports(plan.base_port));
@@ -173,9 +186,20 @@ pub fn make_cluster(folder: &Path, plan: &ClusterPlan) -> Result<Vec<PathBuf>, S
 }
 
 impl ClusterPlan {
+    fn host(&self, node: u32) -> IpAddr {
+        match &self.hosts[..] {
+            [shared] => *shared,
+            each => each[usize::try_from(node).expect("a few nodes")],
+        }
+    }
+
     fn address(&self, node: u32, above: u16) -> SocketAddr {
-        let node = u16::try_from(node).expect("a few nodes");
-        SocketAddr::new(self.host, self.base_port + above + node)
+        let port = self.base_port + above;
+        let beside = match self.hosts.len() {
+            1 => u16::try_from(node).expect("a few nodes"),
+            _ => 0,
+        };
+        SocketAddr::new(self.host(node), port + beside)
     }
 }
 
@@ -204,7 +228,7 @@ fn make_node(
         &tls.key,
         &ca.issue_node(identity)?,
     )?;
-    let host = plan.host.to_string();
+    let host = plan.host(id).to_string();
     let names = [host.as_str(), "localhost"];
     let listener = ca.issue_listener(&names)?;
     issue(&folder, &tls.client_certificate, &tls.client_key, &listener)?;
@@ -259,5 +283,53 @@ fn failed(path: &Path, source: io::Error) -> SetupError {
     SetupError::Io {
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(nodes: u32, hosts: &[&str]) -> ClusterPlan {
+        ClusterPlan {
+            nodes,
+            hosts: hosts.iter().map(|host| host.parse().unwrap()).collect(),
+            base_port: 9092,
+        }
+    }
+
+    fn addresses(plan: &ClusterPlan, above: u16) -> Vec<String> {
+        let nodes = 0..plan.nodes;
+        nodes
+            .map(|node| plan.address(node, above).to_string())
+            .collect()
+    }
+
+    #[test]
+    fn nodes_of_one_address_have_ports_of_their_own() {
+        let one = plan(2, &["127.0.0.1"]);
+        assert_eq!(addresses(&one, 0), ["127.0.0.1:9092", "127.0.0.1:9093"]);
+        assert_eq!(addresses(&one, 100), ["127.0.0.1:9192", "127.0.0.1:9193"]);
+    }
+
+    #[test]
+    fn nodes_of_several_addresses_share_ports() {
+        let each = plan(2, &["10.0.0.1", "10.0.0.2"]);
+        assert_eq!(addresses(&each, 0), ["10.0.0.1:9092", "10.0.0.2:9092"]);
+        assert_eq!(addresses(&each, 200), ["10.0.0.1:9292", "10.0.0.2:9292"]);
+    }
+
+    #[test]
+    fn each_node_has_an_address_or_all_have_one() {
+        let folder = tempfile::tempdir().unwrap();
+        for hosts in [&["10.0.0.1", "10.0.0.2"][..], &[]] {
+            let made = make_cluster(folder.path(), &plan(3, hosts));
+            assert!(matches!(made, Err(SetupError::Hosts { nodes: 3, .. })));
+        }
+        let each = plan(2, &["127.0.0.1", "127.0.0.2"]);
+        let folders = make_cluster(folder.path(), &each).unwrap();
+        let text = std::fs::read_to_string(folders[1].join(CONFIG_FILE)).unwrap();
+        assert!(text.contains("127.0.0.1:9192") && text.contains("127.0.0.2:9192"));
+        assert!(text.contains("127.0.0.2:9092"), "{text}");
     }
 }

@@ -1,5 +1,6 @@
 //! Whole-system checks: simulator, guards, campaigns.
 
+pub mod chaos;
 pub mod disk_image;
 pub mod history;
 pub mod power;

@@ -169,9 +169,7 @@ fn a_folder_in_memory_is_seen_by_nobody_else() {
             let path = asked.recv().unwrap();
             answer.send(fs::read_dir(path).unwrap().count()).unwrap();
         });
-        if image(FileSystem::Ext4).is_none() {
-            return None;
-        }
+        image(FileSystem::Ext4)?;
         let memory = MemoryFolder::new().unwrap();
         fs::write(memory.path().join("file"), "x").unwrap();
         ask.send(memory.path().to_owned()).unwrap();

@@ -315,7 +315,7 @@ fn join(clients: Vec<Running>) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn topic_name(partition: &Partition) -> TopicName {
-    TopicName::new(&*partition.topic).expect("we made it")
+    TopicName::new(&partition.topic).expect("we made it")
 }
 
 #[cfg(test)]

@@ -41,6 +41,10 @@ pub struct StoreConfig {
     pub idle_push: Duration,
     /// What is kept free on the file system for metadata and sealing, in bytes.
     pub reserve_bytes: u64,
+    /// How much of sealed files the scrubber reads in a second, in bytes; 0: there is none.
+    pub scrub_bytes_per_second: u64,
+    /// How long a pass over all sealed files takes at least: the next begins no sooner.
+    pub scrub_interval: Duration,
 }
 
 impl Default for StoreConfig {
@@ -53,6 +57,8 @@ impl Default for StoreConfig {
             open_files_max: 4_096,
             idle_push: Duration::from_millis(50),
             reserve_bytes: 64 << 20,
+            scrub_bytes_per_second: 0,
+            scrub_interval: Duration::from_secs(24 * 3600),
         }
     }
 }

@@ -63,6 +63,28 @@ pub enum Event {
     },
     /// Something on the disk is not as it was written.
     Alarm(Alarm),
+    /// A hole is being filled, and these entries are missing. Other replicas have them: whoever
+    /// gets them hands them to [`Store::supply`](crate::Store::supply), some at a time, from the
+    /// first on. Said again as long as they do not come.
+    EntriesWanted {
+        /// Whose.
+        group: GroupId,
+        /// The first entry that is missing.
+        from: LogIndex,
+        /// The last one.
+        last: LogIndex,
+    },
+    /// A file is whole again, and a repaired copy has durably taken its place.
+    Repaired {
+        /// Whose.
+        group: GroupId,
+        /// Which file.
+        sequence: Sequence,
+        /// How many entries were filled in.
+        entries: u64,
+        /// Whether the log has no hole any more: then the journal's quarantine ends.
+        is_whole: bool,
+    },
     /// A write or sync failed: the store is closed for good (RULES.md G-10). Nothing is
     /// acknowledged, voted or read from it any more.
     Failed {
@@ -135,4 +157,20 @@ pub struct Counters {
     pub files_unlinked: u64,
     /// Alarms raised.
     pub alarms: u64,
+    /// Repairs of a file that were begun.
+    pub repairs_begun: u64,
+    /// Repairs that were given up, to be tried again.
+    pub repairs_given_up: u64,
+    /// Files that were replaced by a repaired copy.
+    pub repaired_files: u64,
+    /// Entries that other replicas have supplied for that.
+    pub repaired_entries: u64,
+    /// Bytes that the scrubber has read.
+    pub scrubbed_bytes: u64,
+    /// Sealed files that it has looked at.
+    pub scrubbed_files: u64,
+    /// How often it has been through all of them.
+    pub scrub_passes: u64,
+    /// How often it has found something bad.
+    pub scrub_findings: u64,
 }

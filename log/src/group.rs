@@ -8,7 +8,7 @@ pub(crate) mod segment;
 pub(crate) mod stage;
 pub(crate) mod writes;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use highwater_record::{Buffer, Offset};
@@ -72,6 +72,8 @@ pub(crate) struct Group {
     pub(crate) holes: Vec<(LogIndex, LogIndex)>,
     /// The place before the first of them, if recovery found it: a cut may mend it there.
     pub(crate) before_hole: Option<Position>,
+    /// Files of which something is bad, entries or not.
+    pub(crate) suspects: BTreeSet<Sequence>,
     /// Counts cuts and bases, so that reads that were under way notice.
     pub(crate) cuts: u64,
     /// Files to be unlinked: hidden ones, newest first, before retired ones, oldest first.
@@ -176,6 +178,7 @@ impl Group {
             idle_since: Duration::ZERO,
             holes: Vec::new(),
             before_hole: None,
+            suspects: BTreeSet::new(),
             cuts: 0,
             hidden: VecDeque::new(),
             retired: VecDeque::new(),
@@ -253,6 +256,49 @@ impl Group {
         quarantine.first = quarantine.first.min(first);
     }
 
+    /// Whether a file's entries have a hole among them.
+    pub(crate) fn has_hole_in(&self, sequence: Sequence) -> bool {
+        if self.holes.is_empty() {
+            return false;
+        }
+        let mut segments = self.segments.iter();
+        let segment = segments.find(|segment| segment.sequence == sequence);
+        segment.is_some_and(|segment| {
+            let mut holes = self.holes.iter();
+            holes.any(|&(first, last)| first <= segment.last() && segment.start.first() <= last)
+        })
+    }
+
+    /// Notes what a look through a file has found bad of the entries that it should hold, first
+    /// and last. Whether that changes what the journal is to hold.
+    pub(crate) fn set_holes(
+        &mut self,
+        (first, last): (LogIndex, LogIndex),
+        found: &[(LogIndex, LogIndex)],
+    ) -> bool {
+        let before = self.record.quarantine;
+        let mut holes: Vec<(LogIndex, LogIndex)> = found.to_vec();
+        for &(from, to) in &self.holes {
+            holes.push((from, to.min(first.before())));
+            holes.push((from.max(last.next()), to));
+        }
+        holes.retain(|(from, to)| from <= to);
+        holes.sort_unstable();
+        holes.dedup();
+        self.holes = holes;
+        if self.is_quarantined_to_end() {
+            return false;
+        }
+        self.record.quarantine = self.holes.first().map(|&(first, _)| QuarantineRecord {
+            first,
+            reaches_end: false,
+        });
+        if self.holes.is_empty() {
+            self.before_hole = None;
+        }
+        self.record.quarantine != before
+    }
+
     /// The write is durable. Gives the files that its `begin` hides.
     pub(crate) fn write_done(&mut self, now: Duration) -> WriteDone {
         let write = self.in_flight.take().expect("a write was in flight");
@@ -302,6 +348,10 @@ impl Group {
 
     /// The replica has rejoined: what was kept is unlinked.
     pub(crate) fn end_quarantine(&mut self) {
+        if !self.is_quarantined_to_end() && !self.holes.is_empty() {
+            // Another hole was found meanwhile.
+            return;
+        }
         self.record.quarantine = None;
         self.holes.clear();
         let kept = std::mem::take(&mut self.kept);

@@ -19,10 +19,12 @@ mod group;
 mod ids;
 mod inspect;
 mod journal;
+mod mend;
 mod paths;
 mod points;
 mod prepare;
 mod ranges;
+mod repair;
 mod scan;
 mod store;
 mod wal;
@@ -52,7 +54,9 @@ pub use ids::{
     WriteId,
 };
 pub use inspect::{Entries, FileState, GroupReport, Inspector, Item, Place, StoredEntry, TornAt};
+pub use mend::{MendError, Mended, mend};
 pub use prepare::{FileSource, FreshFiles, Source, Want};
 pub use recovery::build::{Quarantine, RecoveredGroup, TornTail};
+pub use repair::fill::FillError;
 pub use store::{LogStart, Recovered, Store};
 pub use wal::{Wal, WalError};

@@ -32,6 +32,11 @@ pub(crate) fn prepared(group: GroupId, sequence: Sequence) -> String {
     format!("{PREPARE}/{group}-{:010}.log", sequence.0)
 }
 
+/// The copy that is to take the place of a group's file, while it is made.
+pub(crate) fn repair(group: GroupId, sequence: Sequence) -> String {
+    format!("{PREPARE}/{group}-{:010}.repair", sequence.0)
+}
+
 /// A copy of a journal: 0 is `a`, 1 is `b`.
 pub(crate) fn journal(shard: u32, copy: usize) -> String {
     let letter = if copy == 0 { 'a' } else { 'b' };

@@ -6,7 +6,9 @@ mod lookup;
 mod open;
 mod readers;
 mod reading;
+mod repair;
 mod retention;
+mod scrub;
 mod sealing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -28,6 +30,8 @@ use crate::recovery::driver::Owner;
 use crate::storage::{Completion, FileId, Op, Output, Storage, StorageError, Token};
 use readers::Readers;
 use reading::ReadJob;
+use repair::RepairJob;
+use scrub::Scrub;
 use sealing::SealJob;
 
 /// All groups of one shard on one data directory: their logs and their hard states.
@@ -72,6 +76,11 @@ pub struct Store<S> {
     /// Which files are being read: they are closed when the last read of them has ended.
     readers: Readers,
     seals: BTreeMap<GroupId, SealJob>,
+    /// The file that is being repaired: one at a time.
+    repair: Option<RepairJob>,
+    /// Groups with something to be repaired, and when it may be tried.
+    damaged: BTreeMap<GroupId, Duration>,
+    scrub: Scrub,
     /// What the tail cache holds, oldest first: whose, through which entry, how many bytes.
     tail: VecDeque<(GroupId, LogIndex, usize)>,
     tail_bytes: usize,
@@ -134,6 +143,10 @@ enum Action {
     Seal(GroupId),
     /// A step of a read.
     Read(u64),
+    /// A step of the repair that is under way.
+    Repair,
+    /// A step of the scrubber.
+    Scrub,
     /// How much room there is.
     Room,
     /// Nothing depends on it.
@@ -343,6 +356,8 @@ impl<S: Storage> Store<S> {
         }
         self.wake_waiting();
         self.push_idle_positions();
+        self.drive_repairs();
+        self.drive_scrub();
         while let Some(group) = self.dirty.pop_first() {
             self.drive(group);
         }
@@ -375,7 +390,9 @@ impl<S: Storage> Store<S> {
         let idle = self.idle.front().map(|&(at, _)| at);
         let waiting = self.waiting.iter().map(|&(at, _)| at).min();
         let journal = self.journal_waiting.iter().map(|&(at, _)| at).min();
-        idle.into_iter().chain(waiting).chain(journal).min()
+        let repair = self.repair_deadline();
+        let due = [idle, waiting, journal, repair, self.scrub_deadline()];
+        due.into_iter().flatten().min()
     }
 
     /// Blocks until something completes, or nothing is in flight. For start-up, tools and
@@ -467,6 +484,8 @@ impl<S: Storage> Store<S> {
             Action::Unlink(group, step) => self.unlink_completed(group, step, result),
             Action::Seal(group) => self.seal_completed(group, result),
             Action::Read(job) => self.read_completed(job, result),
+            Action::Repair => self.repair_completed(result),
+            Action::Scrub => self.scrub_completed(result),
             Action::Room => self.room_completed(result),
             Action::Forget => {}
         }

@@ -26,6 +26,19 @@ impl Epochs {
         }
     }
 
+    /// Puts in where terms begin that were not known, or not so early: in a hole that was filled,
+    /// or right behind it.
+    pub(crate) fn mend(&mut self, found: &[Epoch]) {
+        for epoch in found {
+            let at = self.0.partition_point(|known| known.term < epoch.term);
+            match self.0.get_mut(at).filter(|known| known.term == epoch.term) {
+                Some(known) if known.first_index >= epoch.first_index => *known = *epoch,
+                Some(_) => {}
+                None => self.0.insert(at, *epoch),
+            }
+        }
+    }
+
     /// Forgets what begins at or behind `first`.
     pub(crate) fn cut(&mut self, first: LogIndex) {
         while self.0.last().is_some_and(|last| last.first_index >= first) {
@@ -96,6 +109,23 @@ mod tests {
         assert_eq!(end(3), Some((Term(1), Offset(30))));
         assert_eq!(end(5), Some((Term(4), Offset(50))));
         assert_eq!(end(9), Some((Term(6), Offset(99))));
+    }
+
+    #[test]
+    fn terms_of_a_hole_that_was_filled_are_put_in() {
+        let mut holed = Epochs(
+            sample()
+                .0
+                .into_iter()
+                .filter(|it| it.term != Term(4))
+                .collect(),
+        );
+        holed.0[1].first_index = LogIndex(6);
+        let found = &sample().0[1..];
+        holed.mend(found);
+        assert_eq!(holed, sample());
+        holed.mend(found);
+        assert_eq!(holed, sample());
     }
 
     #[test]

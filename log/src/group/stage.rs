@@ -508,7 +508,9 @@ impl Group {
         };
         let full = active.position + u64_of(header.frame_len()) > active.len;
         let aged = now.saturating_sub(active.begun_at) >= self.config.segment_age;
-        full || aged
+        // Only a file that is left can be repaired.
+        let is_bad = self.has_hole_in(active.sequence);
+        full || aged || is_bad
     }
 
     /// Whether the next file is better made now than when it is needed.

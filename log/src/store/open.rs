@@ -6,6 +6,7 @@ use std::time::Duration;
 use highwater_record::BufferPool;
 
 use super::readers::Readers;
+use super::scrub::Scrub;
 use super::{Recovered, Room, Store};
 use crate::alarm::Alarm;
 use crate::blocking::Blocking;
@@ -76,6 +77,8 @@ impl<S: Storage> Store<S> {
             .map(|(group, _)| (group.id, group))
             .collect();
         let dirty: BTreeSet<GroupId> = groups.keys().copied().collect();
+        let with_holes = groups.values().filter(|group| !group.holes.is_empty());
+        let damaged = with_holes.map(|group| (group.id, now)).collect();
         let mut store = Store {
             storage,
             salts: fastrand::Rng::with_seed(config.seed),
@@ -96,6 +99,9 @@ impl<S: Storage> Store<S> {
             next_job: 0,
             readers: Readers::default(),
             seals: BTreeMap::new(),
+            repair: None,
+            damaged,
+            scrub: Scrub::default(),
             tail: VecDeque::new(),
             tail_bytes: 0,
             read_clock: 0,

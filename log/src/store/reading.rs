@@ -12,7 +12,7 @@ use crate::alarm::{Alarm, Damage};
 use crate::entry::{Entry, EntryKind};
 use crate::error::ReadError;
 use crate::event::{Event, Read, TimestampOffset};
-use crate::format::frame::{FrameHeader, HEADER_LEN, header_with_salt};
+use crate::format::frame::{FRAME_ALIGN, FrameHeader, HEADER_LEN, header_with_salt};
 use crate::group::Group;
 use crate::group::segment::{Segment, SegmentState};
 use crate::ids::{GroupId, LogIndex, Sequence, Ticket};
@@ -39,6 +39,8 @@ pub(super) struct ReadJob {
     cuts: u64,
     /// Where the next frame starts.
     position: u64,
+    /// Where a header was passed that does not hold.
+    bad_at: Option<u64>,
     /// How much to read from there.
     len: usize,
     /// The open file it reads from, which stays open until the read has ended.
@@ -258,12 +260,15 @@ impl<S: Storage> Store<S> {
             salt: job.salt,
             last: segment.last().min(state.synced),
             position: job.position,
+            bad_at: job.bad_at,
         };
         let parsed = match job.goal {
             Goal::Entries { from, max_bytes } => walk.entries(from, max_bytes),
             Goal::Timestamp(timestamp) => walk.timestamp(timestamp),
         };
         let position = walk.position;
+        job.bad_at = walk.bad_at;
+        let bad_at = walk.bad_at.unwrap_or(position);
         match parsed {
             Walked::Entries(entries) => {
                 self.count_read(job, &entries);
@@ -277,10 +282,10 @@ impl<S: Storage> Store<S> {
                 if grown {
                     Parsed::More
                 } else {
-                    self.damaged(job, walk_index(job), position)
+                    self.damaged(job, walk_index(job), bad_at)
                 }
             }
-            Walked::Bad(index) => self.damaged(job, index, position),
+            Walked::Bad(index) => self.damaged(job, index, bad_at),
         }
     }
 
@@ -304,6 +309,7 @@ impl<S: Storage> Store<S> {
         if let Some(state) = self.groups.get_mut(&job.group) {
             state.note_hole(index);
             self.journal.stage(job.group, None);
+            self.note_damaged(job.group);
         }
         Parsed::Done(Err(ReadError::Damaged {
             index,
@@ -449,6 +455,7 @@ fn new_job(
         salt: segment.salt,
         cuts: state.cuts,
         position: position.unwrap_or(segment.first_frame),
+        bad_at: None,
         len: max_bytes.clamp(READ_BYTES_MIN, READ_BYTES_MAX),
         file: None,
         source: SourceState::Opening { write: false },
@@ -505,6 +512,8 @@ struct Walk<'a> {
     last: LogIndex,
     /// Where the next frame starts.
     position: u64,
+    /// Where the first header was that does not hold.
+    bad_at: Option<u64>,
 }
 
 enum Walked {
@@ -582,10 +591,11 @@ impl Walk<'_> {
     }
 
     /// The frame at the position: skipped if it is below `next`, else it must be that entry.
-    fn step(&self, next: LogIndex, must_follow: bool) -> Step {
+    fn step(&mut self, next: LogIndex, must_follow: bool) -> Step {
         let header = match self.header() {
             None => return Step::Short(HEADER_LEN),
-            Some(None) => return Step::Bad,
+            Some(None) if must_follow => return Step::Bad,
+            Some(None) => return self.pass_bad(),
             Some(Some(header)) => header,
         };
         let len = u64_of(header.frame_len());
@@ -618,6 +628,20 @@ impl Walk<'_> {
             }),
             len,
         )
+    }
+
+    /// Passes what is no frame, up to the next header: what lies behind a hole is good.
+    fn pass_bad(&mut self) -> Step {
+        self.bad_at.get_or_insert(self.position);
+        let bytes = &self.bytes[self.at()..];
+        let mut passed = FRAME_ALIGN;
+        while let Some(candidate) = bytes.get(passed..).and_then(|it| it.first_chunk()) {
+            if header_with_salt(candidate, self.salt).is_some() {
+                break;
+            }
+            passed += FRAME_ALIGN;
+        }
+        Step::Skip(u64_of(passed))
     }
 
     /// The header at the position; nothing if the bytes end before, `Some(None)` if it does not

@@ -241,6 +241,7 @@ impl<S: Storage> Store<S> {
         if let Some(state) = self.groups.get_mut(&group) {
             state.note_hole(index);
             self.journal.stage(group, None);
+            self.note_damaged(group);
         }
         self.end_seal(group);
     }

@@ -1,0 +1,349 @@
+//! Repair: a file with holes is copied, what is missing comes from other replicas, and the copy
+//! is renamed over it (DESIGN.md section 4, Recovery; docs/format.md, Repair).
+//!
+//! One file at a time, a step of it at a time. Nothing of the old file is changed; a crash leaves
+//! the old file or the new one, both whole, and perhaps a copy in the making, which the next
+//! start removes. The copy is renamed only after every frame in it has been verified again, up
+//! to the chain that its footer or the next file names.
+
+mod copy;
+mod job;
+
+use std::time::Duration;
+
+use super::{Action, Store};
+use crate::entry::{Entry, Position};
+use crate::event::Event;
+use crate::group::Group;
+use crate::group::segment::{Segment, SegmentState};
+use crate::ids::{GroupId, LogIndex, Sequence};
+use crate::paths;
+use crate::repair::fill::FillError;
+use crate::storage::{Op, Output, Storage, StorageError};
+
+pub(super) use job::RepairJob;
+use job::Step;
+
+/// How long the owner has to supply what is wanted before it is asked again.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is asked for the same entries before the file is left for later.
+const ASKS_MAX: u32 = 8;
+
+/// How long a group waits after an attempt that has failed. Meanwhile others have their turn.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// How many bytes of frames may have been supplied and not yet copied.
+const SUPPLIED_BYTES_MAX: u64 = 4 << 20;
+
+/// Why a repair was given up, for this time.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum GivenUp {
+    #[error("no other replica has supplied entry {0}")]
+    NotSupplied(LogIndex),
+    #[error(transparent)]
+    Fill(#[from] FillError),
+    #[error("{0}")]
+    Storage(StorageError),
+    #[error("byte {0} could be read at first, and cannot any more")]
+    Unreadable(u64),
+    #[error("the copy does not verify at byte {0}")]
+    Copy(u64),
+    #[error("the footer is bad")]
+    Footer,
+    #[error("the begin frame is bad, and holds what nobody else has")]
+    Begin,
+    #[error("the file is not there any more, or has changed")]
+    Gone,
+}
+
+impl<S: Storage> Store<S> {
+    /// Takes entries that [`Event::EntriesWanted`] asked for, in order, from whoever has them.
+    /// What was not asked for is ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`FillError`] if they are not what was there: then the repair begins anew, later.
+    pub fn supply(&mut self, group: GroupId, entries: &[Entry]) -> Result<(), FillError> {
+        let wants = self.repair.as_ref().filter(|job| job.group == group);
+        if !wants.is_some_and(RepairJob::is_waiting) {
+            return Ok(());
+        }
+        for entry in entries {
+            let job = self.repair.as_mut().expect("it was looked up above");
+            if job.supplied_bytes() >= SUPPLIED_BYTES_MAX {
+                break;
+            }
+            match job.add(entry) {
+                Ok(()) => {}
+                Err(FillError::NotAsked { .. }) => break,
+                Err(error) => {
+                    self.give_up(GivenUp::Fill(error));
+                    return Err(error);
+                }
+            }
+        }
+        self.repair_goes_on();
+        Ok(())
+    }
+
+    /// Whether something is to be repaired, or being so.
+    #[must_use]
+    pub fn has_repairs(&self) -> bool {
+        self.repair.is_some() || !self.damaged.is_empty()
+    }
+
+    /// Begins a repair that is due, or asks again for what was not supplied.
+    pub(super) fn drive_repairs(&mut self) {
+        match &self.repair {
+            None => self.begin_repair(),
+            Some(job) if job.is_waiting() && self.now >= job.asked_at + ASK_INTERVAL => self.ask(),
+            Some(_) => {}
+        }
+    }
+
+    /// When [`drive_repairs`](Store::drive_repairs) is due, if nothing completes before.
+    pub(super) fn repair_deadline(&self) -> Option<Duration> {
+        match &self.repair {
+            None => self.damaged.values().min().copied(),
+            Some(job) => job.is_waiting().then(|| job.asked_at + ASK_INTERVAL),
+        }
+    }
+
+    /// A group has holes, or a file that is suspected of some.
+    pub(super) fn note_damaged(&mut self, group: GroupId) {
+        self.damaged.entry(group).or_insert(self.now);
+    }
+
+    fn begin_repair(&mut self) {
+        let now = self.now;
+        let due = self.damaged.iter().filter(|&(_, &at)| at <= now);
+        let due: Vec<GroupId> = due.map(|(&group, _)| group).collect();
+        for group in due {
+            match self.groups.get(&group).and_then(repairable) {
+                Some(Repairable::Now(sequence)) => return self.open_damaged(group, sequence),
+                Some(Repairable::Later) => {
+                    self.damaged.insert(group, now + PAUSE);
+                }
+                None => {
+                    self.damaged.remove(&group);
+                }
+            }
+        }
+    }
+
+    fn open_damaged(&mut self, group: GroupId, sequence: Sequence) {
+        let state = &self.groups[&group];
+        let at = state.segments.iter().position(|it| it.sequence == sequence);
+        let at = at.expect("it was just found");
+        let limit = limit(state, at);
+        let job = RepairJob::new(&state.segments[at], limit, state.cuts, self.align);
+        tracing::info!(group = group.0, path = job.path(), "repair begins");
+        self.counters.repairs_begun += 1;
+        self.repair = Some(job);
+        let path = paths::segment(group, sequence);
+        self.submit(Action::Repair, Op::Open { path, write: false });
+    }
+
+    pub(super) fn repair_completed(&mut self, result: Result<Output, StorageError>) {
+        let Some(mut job) = self.repair.take() else {
+            return;
+        };
+        let is_there = self
+            .groups
+            .get(&job.group)
+            .is_some_and(|state| job.is_in(state));
+        let step = match is_there || job.is_ending() {
+            true => job.completed(result),
+            false => {
+                job.keep_open(&result);
+                Step::GiveUp(GivenUp::Gone)
+            }
+        };
+        self.repair = Some(job);
+        self.repair_step(step);
+    }
+
+    /// What was supplied may be enough for the next step.
+    fn repair_goes_on(&mut self) {
+        let job = self.repair.as_mut().expect("the caller has one");
+        let step = job.goes_on();
+        self.repair_step(step);
+    }
+
+    fn repair_step(&mut self, step: Step) {
+        match step {
+            Step::Run(op) => self.submit(Action::Repair, op),
+            Step::Ask => self.ask(),
+            Step::Wait => {}
+            Step::Surveyed => self.surveyed(),
+            Step::Rename => self.rename_copy(),
+            Step::Done => self.repaired(),
+            Step::Fail(error) => self.fail(error),
+            Step::GiveUp(reason) => self.give_up(reason),
+            Step::Over => self.end_repair(),
+        }
+    }
+
+    /// It is known now what is bad in the file.
+    fn surveyed(&mut self) {
+        let job = self.repair.as_mut().expect("the caller has one");
+        let (group, covers, holes) = (job.group, job.covers(), job.holes());
+        let state = self.groups.get_mut(&group).expect("it was looked up");
+        if state.set_holes(covers, &holes) {
+            self.journal.stage(group, None);
+        }
+        let job = self.repair.as_mut().expect("the caller has one");
+        let step = job.begin_copy(&self.owner);
+        self.repair_step(step);
+    }
+
+    fn ask(&mut self) {
+        let now = self.now;
+        let job = self.repair.as_mut().expect("the caller has one");
+        let Some((from, last)) = job.wanted() else {
+            return;
+        };
+        if job.asks >= ASKS_MAX {
+            return self.give_up(GivenUp::NotSupplied(from));
+        }
+        job.asks += 1;
+        job.asked_at = now;
+        let group = job.group;
+        self.events.push(Event::EntriesWanted { group, from, last });
+    }
+
+    /// The copy is whole. While its name changes nothing of the group is unlinked: a file that
+    /// retention removes must not come back.
+    fn rename_copy(&mut self) {
+        let job = self.repair.as_mut().expect("the caller has one");
+        let state = self.groups.get_mut(&job.group).expect("it was looked up");
+        if state.unlinking {
+            // To be looked at again: it takes as long as this does.
+            return self.submit(Action::Repair, Op::Space);
+        }
+        state.unlinking = true;
+        let op = job.rename();
+        self.submit(Action::Repair, op);
+    }
+
+    /// The copy has taken the file's place, durably.
+    fn repaired(&mut self) {
+        let job = self.repair.as_mut().expect("the caller has one");
+        let (group, sequence) = (job.group, job.sequence);
+        let (entries, bytes, covers) = (job.entries, job.len, job.covers());
+        let state = self
+            .groups
+            .get_mut(&group)
+            .expect("it is not unlinked meanwhile");
+        state.unlinking = false;
+        let epochs = job.epochs();
+        let (end, written_end) = (job.end(), job.written_end());
+        let Some(segment) = state.segment_mut(sequence) else {
+            // A base has hidden it: it goes under its name, whichever file that is now.
+            self.dirty.insert(group);
+            return self.close_repair(false);
+        };
+        let stale = segment.take_copy(end, written_end, bytes);
+        state.epochs.mend(&epochs);
+        state.suspects.remove(&sequence);
+        state.set_holes(covers, &[]);
+        let is_whole = state.record.quarantine.is_none();
+        self.journal.stage(group, None);
+        self.dirty.insert(group);
+        if let Some(stale) = stale {
+            self.close(stale);
+        }
+        self.scrub.forget(group, sequence);
+        self.counters.repaired_files += 1;
+        self.counters.repaired_entries += entries;
+        tracing::info!(
+            group = group.0,
+            sequence = sequence.0,
+            entries,
+            is_whole,
+            "repaired"
+        );
+        self.events.push(Event::Repaired {
+            group,
+            sequence,
+            entries,
+            is_whole,
+        });
+        self.announce_closed_of(group);
+        self.damaged.insert(group, self.now);
+        self.close_repair(false);
+    }
+
+    fn give_up(&mut self, reason: GivenUp) {
+        let job = self.repair.as_ref().expect("the caller has one");
+        let (group, path) = (job.group, job.path());
+        tracing::warn!(group = group.0, path, %reason, "repair given up for now");
+        self.counters.repairs_given_up += 1;
+        self.damaged.insert(group, self.now + PAUSE);
+        self.close_repair(true);
+    }
+
+    /// Lets go of the files; of the copy, too, if it has not taken the file's place.
+    fn close_repair(&mut self, unlink: bool) {
+        let job = self.repair.as_mut().expect("the caller has one");
+        let files = job.take_files();
+        let step = match unlink {
+            true => job.discard(),
+            false => Step::Over,
+        };
+        for file in files {
+            self.submit(Action::Forget, Op::Close { file });
+        }
+        self.repair_step(step);
+    }
+
+    fn end_repair(&mut self) {
+        self.repair = None;
+    }
+}
+
+/// What can be done for a group now.
+enum Repairable {
+    Now(Sequence),
+    /// The file is still being written or sealed.
+    Later,
+}
+
+fn repairable(state: &Group) -> Option<Repairable> {
+    if state.dropping || state.is_quarantined_to_end() {
+        return None;
+    }
+    let with_hole = state.holes.iter().filter_map(|&(first, _)| {
+        let behind = state
+            .segments
+            .partition_point(|it| it.start.first() <= first);
+        let at = behind.checked_sub(1)?;
+        (first <= limit(state, at).before.index).then(|| &state.segments[at])
+    });
+    let suspected = state.segments.iter();
+    let suspected = suspected.filter(|segment| state.suspects.contains(&segment.sequence));
+    let mut found: Vec<&Segment> = with_hole.chain(suspected).collect();
+    let any = !found.is_empty();
+    found.retain(|segment| segment.state != SegmentState::Active && !state.sealing);
+    match found.first() {
+        Some(segment) => Some(Repairable::Now(segment.sequence)),
+        None => any.then_some(Repairable::Later),
+    }
+}
+
+/// Behind the last entry that a file should hold: where the next one starts. What follows the
+/// last file is a hole only if recovery has found one there.
+fn limit(state: &Group, at: usize) -> Position {
+    let segment = &state.segments[at];
+    if let Some(next) = state.segments.get(at + 1) {
+        return next.start;
+    }
+    let mut holes = state.holes.iter();
+    let ends_bad =
+        holes.any(|&(first, last)| first == segment.end.first() && last == state.end.before.index);
+    match ends_bad {
+        true => state.end,
+        false => segment.end,
+    }
+}

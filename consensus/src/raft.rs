@@ -399,6 +399,18 @@ impl Raft {
         self.is_disk_full = full;
     }
 
+    /// Where the terms of this log begin, now that more of it can be read: a hole may have hidden
+    /// an election, and then what lies in it was taken for entries of the term before.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Restored`] if that is no history of this log; nothing was changed.
+    pub fn handle_history(&mut self, epochs: &[(Term, LogIndex)]) -> Result<(), ConfigError> {
+        let learnt = self.tail.learn_epochs(epochs);
+        self.end_call();
+        learnt.map_err(ConfigError::Restored)
+    }
+
     /// All holes of [`Quarantine::Hole`](crate::Quarantine::Hole) are filled by repaired copies,
     /// synced.
     pub fn handle_repaired(&mut self) {

@@ -159,6 +159,16 @@ impl Tail {
         self.metas.push_back(meta);
     }
 
+    /// Learns where each term begins, of entries too that it could not see before.
+    pub(crate) fn learn_epochs(&mut self, epochs: &[(Term, LogIndex)]) -> Result<(), &'static str> {
+        let found = Tail::restore(self.before, epochs, self.last.index, self.metas_max)?;
+        if found.last != self.last {
+            return Err("the epoch history does not end with the last entry");
+        }
+        self.epochs = found.epochs;
+        Ok(())
+    }
+
     /// Removes all entries from `first` on.
     ///
     /// # Panics
@@ -278,6 +288,21 @@ mod tests {
             assert_eq!(terms(&tail), all[..kept]);
             assert_eq!(tail.last().index, LogIndex(first - 1));
         }
+    }
+
+    #[test]
+    fn terms_in_a_hole_are_learnt_once_it_is_filled() {
+        let all = [1, 1, 3, 3, 3, 4];
+        // What a hole over entries 3 and 4 hides.
+        let holed = epochs(&[(1, 1), (3, 5), (4, 6)]);
+        let mut tail = Tail::restore(EntryId::ZERO, &holed, LogIndex(6), 4).unwrap();
+        assert_eq!(terms(&tail), [1, 1, 1, 1, 3, 4]);
+        tail.learn_epochs(&epochs(&[(1, 1), (3, 3), (4, 6)]))
+            .unwrap();
+        assert_eq!(terms(&tail), all);
+        let other_end = epochs(&[(1, 1), (3, 3)]);
+        assert!(tail.learn_epochs(&other_end).is_err());
+        assert_eq!(terms(&tail), all);
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct PartitionCounters {
     pub fetched_records: u64,
     /// Their bytes, as they lie on the disk.
     pub fetched_bytes: u64,
+    /// Entries given to peers whose logs have holes.
+    pub entries_supplied: u64,
 }
 
 /// How a shard stands at a moment.

@@ -316,6 +316,16 @@ impl<S: Storage, V: Service> Shard<S, V> {
             Event::NoSpace { group } => self.with_partition(now, group, |partition, _| {
                 partition.handle_no_space();
             }),
+            Event::EntriesWanted { group, from, last } => {
+                self.with_partition(now, group, |partition, env| {
+                    partition.ask_for_entries(env, from, last);
+                });
+            }
+            Event::Repaired {
+                group, is_whole, ..
+            } => self.with_partition(now, group, |partition, env| {
+                partition.handle_repaired(env, is_whole);
+            }),
             Event::Alarm(alarm) => {
                 self.counters.alarms += 1;
                 tracing::error!(%alarm, "the disk is not as it was written");

@@ -128,6 +128,24 @@ node_counters! {
     counter files_sealed;
     /// Log files unlinked.
     counter files_unlinked;
+    /// Repairs of damaged log files that were begun.
+    counter repairs_begun;
+    /// Repairs that were given up, to be tried again.
+    counter repairs_given_up;
+    /// Damaged log files that were replaced by a repaired copy.
+    counter repaired_files;
+    /// Entries that peers have supplied for that.
+    counter repaired_entries;
+    /// Entries given to peers whose logs have holes.
+    counter entries_supplied;
+    /// Bytes of sealed files that the scrubber has read.
+    counter scrubbed_bytes;
+    /// Sealed files that the scrubber has looked at.
+    counter scrubbed_files;
+    /// Passes of the scrubber over all sealed files, counted for each shard.
+    counter scrub_passes;
+    /// How often the scrubber has found something bad.
+    counter scrub_findings;
 
     /// Operations submitted to the storage.
     counter storage_submitted;
@@ -246,6 +264,7 @@ impl NodeCounters {
         self.fetches += partitions.fetches;
         self.fetched_records += partitions.fetched_records;
         self.fetched_bytes += partitions.fetched_bytes;
+        self.entries_supplied += partitions.entries_supplied;
         self.elections += partitions.elections;
         self.leaderships += partitions.leaderships;
         self.appends_sent += partitions.appends_sent;
@@ -275,6 +294,14 @@ impl NodeCounters {
         self.files_begun += log.files_begun;
         self.files_sealed += log.files_sealed;
         self.files_unlinked += log.files_unlinked;
+        self.repairs_begun += log.repairs_begun;
+        self.repairs_given_up += log.repairs_given_up;
+        self.repaired_files += log.repaired_files;
+        self.repaired_entries += log.repaired_entries;
+        self.scrubbed_bytes += log.scrubbed_bytes;
+        self.scrubbed_files += log.scrubbed_files;
+        self.scrub_passes += log.scrub_passes;
+        self.scrub_findings += log.scrub_findings;
         self.alarms += log.alarms;
     }
 

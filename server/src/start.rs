@@ -493,6 +493,11 @@ fn open_store(
         seed: getrandom::u64().map_err(|error| StartError::System(error.to_string()))?,
         tail_cache_bytes: per_shard(config.limits.tail_cache_bytes),
         map_sealed: config.node.map_sealed,
+        scrub_bytes_per_second: config
+            .node
+            .scrub_bytes_per_second
+            .div_ceil(u64::from(shards)),
+        scrub_interval: Duration::from_secs(config.node.scrub_interval_s),
         ..StoreConfig::default()
     };
     Store::open(

@@ -11,6 +11,7 @@ mod events;
 mod operate;
 mod producers;
 mod read;
+mod repair;
 mod restore;
 mod retention;
 mod send;
@@ -133,6 +134,9 @@ pub(crate) struct Partition {
     /// The disk holds something that contradicts the leader: this replica takes part no more.
     frozen: Option<String>,
     retention_due: Duration,
+    /// Peers that can be reached.
+    peers: BTreeMap<NodeId, Session>,
+    supplier: repair::Supplier,
 }
 
 impl Partition {
@@ -165,6 +169,8 @@ impl Partition {
             closed: restored.closed,
             frozen: None,
             retention_due: now.monotonic + retention::INTERVAL,
+            peers: BTreeMap::new(),
+            supplier: repair::Supplier::default(),
         })
     }
 
@@ -278,6 +284,8 @@ impl Partition {
             Section::Beats(_)
             | Section::BeatAnswers(_)
             | Section::Leaders(_)
+            | Section::Wanted { .. }
+            | Section::Supply { .. }
             | Section::Service { .. } => return,
         };
         let handled = self
@@ -348,12 +356,14 @@ impl Partition {
 
     pub(crate) fn handle_peer_up(&mut self, now: Now, peer: NodeId, session: Session) {
         self.senders.retain(|(to, _), _| *to != peer);
+        self.peers.insert(peer, session);
         self.raft.handle_peer_up(now.monotonic, peer, session);
     }
 
     pub(crate) fn handle_peer_down(&mut self, now: Now, peer: NodeId, session: Session) {
         self.senders.retain(|(to, _), _| *to != peer);
         self.chunks.remove(&peer);
+        self.peers.remove(&peer);
         self.raft.handle_peer_down(now.monotonic, peer, session);
     }
 

@@ -5,7 +5,7 @@
 //! left of the rest (DESIGN.md section 3). Nothing is read from the disk for that: what is not
 //! committed is small, and its facts are kept.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use highwater_consensus::LogIndex;
 use highwater_record::{BatchHeader, Offset};
@@ -46,7 +46,22 @@ pub(crate) struct Producers {
     appended: ProducerStates,
     count: ProducerCount,
     tail: VecDeque<Appended>,
+    /// What was told since the snapshot, while the log has holes.
+    mending: Option<Mending>,
 }
+
+/// What it takes to tell the batches behind a snapshot again, in order, once those in holes are
+/// known.
+#[derive(Debug)]
+struct Mending {
+    at: LogIndex,
+    snapshot: Vec<u8>,
+    batches: BTreeMap<LogIndex, Appended>,
+}
+
+/// How many batches are remembered while a log has holes. With more, what producers have written
+/// in holes stays unknown until the next start.
+const MENDING_BATCHES_MAX: usize = 1 << 20;
 
 impl Producers {
     /// Nobody has written yet.
@@ -57,7 +72,19 @@ impl Producers {
             appended: ProducerStates::new(count.clone()),
             count,
             tail: VecDeque::new(),
+            mending: None,
         }
+    }
+
+    /// The same, of a log with holes: what is appended from now on is remembered until
+    /// [`mended`](Producers::mended).
+    pub(super) fn with_holes(mut self, snapshot: &[u8]) -> Producers {
+        self.mending = Some(Mending {
+            at: self.at,
+            snapshot: snapshot.to_vec(),
+            batches: BTreeMap::new(),
+        });
+        self
     }
 
     /// As a snapshot has them that includes everything up to `at`; no bytes: nobody has written.
@@ -78,6 +105,7 @@ impl Producers {
             appended: ProducerStates::decode(snapshot, count.clone())?,
             count,
             tail: VecDeque::new(),
+            mending: None,
         })
     }
 
@@ -138,6 +166,62 @@ impl Producers {
         };
         batch.tell(&mut self.appended);
         self.tail.push_back(batch);
+        self.remember(batch);
+    }
+
+    /// A batch in a hole is known again.
+    pub(super) fn learn(
+        &mut self,
+        index: LogIndex,
+        base_offset: Offset,
+        header: &BatchHeader,
+        append_time: u32,
+    ) {
+        self.remember(Appended {
+            index,
+            facts: ProducerFacts::of(header),
+            base_offset,
+            max_timestamp: header.max_timestamp(),
+            append_time,
+        });
+    }
+
+    fn remember(&mut self, batch: Appended) {
+        let Some(mending) = &mut self.mending else {
+            return;
+        };
+        if batch.index > mending.at {
+            mending.batches.insert(batch.index, batch);
+        }
+        if mending.batches.len() > MENDING_BATCHES_MAX {
+            self.mending = None;
+        }
+    }
+
+    /// The log has no holes any more: everything behind the snapshot is told again, in order, as
+    /// on a replica that never had any.
+    pub(super) fn mended(&mut self) {
+        let Some(mending) = self.mending.take() else {
+            return;
+        };
+        let decode = |count| match mending.snapshot.is_empty() {
+            true => Ok(ProducerStates::new(count)),
+            false => ProducerStates::decode(&mending.snapshot, count),
+        };
+        let states = (decode(ProducerCount::default()), decode(self.count.clone()));
+        let (Ok(mut committed), Ok(mut appended)) = states else {
+            return;
+        };
+        self.tail.clear();
+        for (&index, batch) in &mending.batches {
+            batch.tell(&mut appended);
+            if index <= self.at {
+                batch.tell(&mut committed);
+            } else {
+                self.tail.push_back(*batch);
+            }
+        }
+        (self.committed, self.appended) = (committed, appended);
     }
 
     /// Everything up to and with `index` is committed.
@@ -151,6 +235,9 @@ impl Producers {
 
     /// Everything from `first` on is gone.
     pub(super) fn cut(&mut self, first: LogIndex) {
+        if let Some(mending) = &mut self.mending {
+            mending.batches.split_off(&first);
+        }
         if self.tail.back().is_none_or(|batch| batch.index < first) {
             return;
         }

@@ -15,7 +15,7 @@ use crate::ops::{
 use crate::positions::{self, Control};
 
 /// How many reads of the disk may be under way in a partition; more are refused as busy.
-const READS_MAX: usize = 1_024;
+pub(super) const READS_MAX: usize = 1_024;
 
 /// How often a read is tried before its failure is told. What a disk refuses once it may give
 /// the next time (F19); what is damaged is quarantined at the first try, and refused at once then.
@@ -39,6 +39,12 @@ pub(super) enum PendingRead {
     },
     /// A search by time.
     Timestamp { origin: Origin },
+    /// A peer whose log has a hole, and the last entry that it lacks.
+    Supply {
+        to: NodeId,
+        session: Session,
+        last: log::LogIndex,
+    },
 }
 
 /// A fetch that gathers batches, over the files that they lie in.
@@ -329,6 +335,9 @@ impl Partition {
                 }
                 Err(error) => self.done(env.effects, origin, Err(self.read_failed(error))),
             },
+            Some(PendingRead::Supply { to, session, last }) => {
+                self.supply_read(env.effects, (to, session), last, result);
+            }
             Some(PendingRead::Timestamp { .. }) | None => {}
         }
     }

@@ -46,6 +46,9 @@ impl Restored {
             None => GroupState::default(),
         };
         let mut producers = Producers::restored(state.producers_at, &state.producers, count)?;
+        if recovered.quarantine.is_some() {
+            producers = producers.with_holes(&state.producers);
+        }
         let before = positions::index_from_log(recovered.start.before.index);
         let mut positions = Positions::new(before, recovered.start.offset);
         for entry in &recovered.replay {

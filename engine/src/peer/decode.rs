@@ -142,6 +142,8 @@ impl Decoder<'_> {
             tag::BEAT_ANSWERS => self.beat_answers(),
             tag::LEADERS => self.leaders(),
             tag::SERVICE => self.service(),
+            tag::WANTED => self.wanted(),
+            tag::SUPPLY => self.supply(),
             of_group => {
                 let group = GroupId(self.reader.u64()?);
                 let term = self.term()?;
@@ -410,6 +412,39 @@ impl Decoder<'_> {
             return Err(FrameError::MessageCrc);
         }
         Ok(Section::Service { to_shard, message })
+    }
+
+    fn wanted(&mut self) -> Result<Section, FrameError> {
+        let group = GroupId(self.reader.u64()?);
+        let (from, last) = (self.index()?, self.index()?);
+        if from == LogIndex::ZERO || last < from {
+            return Err(field("last wanted entry", last.0));
+        }
+        Ok(Section::Wanted {
+            group,
+            from,
+            last,
+            max_bytes: self.reader.u32()?,
+        })
+    }
+
+    fn supply(&mut self) -> Result<Section, FrameError> {
+        let group = GroupId(self.reader.u64()?);
+        let count = self.reader.count(width::ENTRY)?;
+        let mut entries: Vec<Entry> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let entry = self.entry()?;
+            let follows = entries.last().is_none_or(|before| {
+                before.id.index.next() == entry.id.index
+                    && before.end_offset() == entry.base_offset
+                    && before.id.term <= entry.id.term
+            });
+            if !follows || positions::meta(&entry).is_none() {
+                return Err(field("supplied entry", entry.id.index.0));
+            }
+            entries.push(entry);
+        }
+        Ok(Section::Supply { group, entries })
     }
 
     fn term(&mut self) -> Result<Term, FrameError> {

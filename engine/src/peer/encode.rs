@@ -73,6 +73,24 @@ impl FrameBuilder {
             Section::Beats(beats) => self.push_beats(beats),
             Section::BeatAnswers(answers) => self.push_beat_answers(answers),
             Section::Leaders(leaders) => self.push_leaders(leaders),
+            Section::Wanted {
+                group,
+                from,
+                last,
+                max_bytes,
+            } => {
+                self.headers.put_u8(tag::WANTED);
+                self.headers.put_u64(group.0);
+                self.headers.put_u64(from.0);
+                self.headers.put_u64(last.0);
+                self.headers.put_u32(*max_bytes);
+            }
+            Section::Supply { group, entries } => {
+                self.headers.put_u8(tag::SUPPLY);
+                self.headers.put_u64(group.0);
+                self.headers.put_len(entries.len());
+                entries.iter().for_each(|entry| self.put_entry(entry));
+            }
             Section::Service { to_shard, message } => {
                 self.headers.put_u8(tag::SERVICE);
                 self.headers.put_u16(*to_shard);

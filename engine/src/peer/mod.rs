@@ -14,7 +14,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use highwater_consensus::{BeatException, BeatRound, BeatRow, Message, NodeId, Session};
+use highwater_consensus::{BeatException, BeatRound, BeatRow, LogIndex, Message, NodeId, Session};
 use highwater_log::{Base, ClusterId, Entry, Incarnation};
 
 pub use decode::{Frame, decode};
@@ -87,6 +87,24 @@ pub enum Section {
     BeatAnswers(BeatAnswers),
     /// Who leads what.
     Leaders(Vec<LeaderHint>),
+    /// The sender has a hole in its log, and asks for what is missing.
+    Wanted {
+        /// Which group.
+        group: GroupId,
+        /// The first entry that is missing.
+        from: LogIndex,
+        /// The last one.
+        last: LogIndex,
+        /// How many bytes of bodies are wanted at once; one entry is, however large.
+        max_bytes: u32,
+    },
+    /// Entries for a hole, one behind the other; none if they are not there either.
+    Supply {
+        /// Which group.
+        group: GroupId,
+        /// What was asked for, from the first entry on.
+        entries: Vec<Entry>,
+    },
     /// A message between services.
     Service {
         /// The receiving node's shard.
@@ -129,7 +147,9 @@ impl Section {
         match self {
             Section::Message { group, .. }
             | Section::Append { group, .. }
-            | Section::Base { group, .. } => Some(*group),
+            | Section::Base { group, .. }
+            | Section::Wanted { group, .. }
+            | Section::Supply { group, .. } => Some(*group),
             Section::Beats(_)
             | Section::BeatAnswers(_)
             | Section::Leaders(_)

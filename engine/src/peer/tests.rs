@@ -186,6 +186,20 @@ fn all_sections() -> Vec<Section> {
             epoch: LeaderEpoch::new(5).unwrap(),
             leader: NodeId(2),
         }]),
+        Section::Wanted {
+            group: GroupId(7),
+            from: LogIndex(3),
+            last: LogIndex(9),
+            max_bytes: 1 << 20,
+        },
+        Section::Supply {
+            group: GroupId(7),
+            entries: vec![data(3, 10), control(4, 11)],
+        },
+        Section::Supply {
+            group: GroupId(8),
+            entries: Vec::new(),
+        },
         Section::Service {
             to_shard: 1,
             message: Buffer::from(b"question".to_vec()),

@@ -23,6 +23,8 @@ pub(super) mod tag {
     pub(crate) const BEAT_ANSWERS: u8 = 10;
     pub(crate) const LEADERS: u8 = 11;
     pub(crate) const SERVICE: u8 = 12;
+    pub(crate) const WANTED: u8 = 13;
+    pub(crate) const SUPPLY: u8 = 14;
 }
 
 /// What came of an append.

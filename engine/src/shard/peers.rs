@@ -123,9 +123,11 @@ impl<S: Storage, V: Service> Shard<S, V> {
             Section::Leaders(hints) => (0..shards)
                 .map(|shard| (ShardId(shard), Section::Leaders(hints.clone())))
                 .collect(),
-            Section::Message { .. } | Section::Append { .. } | Section::Base { .. } => {
-                unreachable!("these are of one group")
-            }
+            Section::Message { .. }
+            | Section::Append { .. }
+            | Section::Base { .. }
+            | Section::Wanted { .. }
+            | Section::Supply { .. } => unreachable!("these are of one group"),
         }
     }
 
@@ -157,6 +159,19 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 };
                 self.service
                     .handle_message(now, from, message, &mut self.ops);
+            }
+            Section::Wanted {
+                group,
+                from: first,
+                last,
+                max_bytes,
+            } => self.with_partition(now, group, |partition, env| {
+                partition.handle_wanted(env, from, (first, last), max_bytes);
+            }),
+            Section::Supply { group, entries } => {
+                self.with_partition(now, group, |partition, env| {
+                    partition.handle_supply(env, from, &entries);
+                });
             }
             of_group => {
                 let group = of_group.group().expect("the others are of one group");

@@ -150,6 +150,8 @@ impl Disk {
                 tail_cache_bytes: self.rng.usize(0..200_000),
                 map_sealed: self.rng.bool(),
                 reserve_bytes: 0,
+                scrub_bytes_per_second: 1 << 20,
+                scrub_interval: Duration::from_secs(10),
                 ..StoreConfig::default()
             };
             let pool = BufferPool::new(Budget::new(256 << 20), 4096);

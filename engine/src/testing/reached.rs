@@ -152,6 +152,7 @@ pub const REACHABLE: &[&str] = &[
 /// What may be reached, and is too rare, or too much a matter of load, to be demanded.
 pub const POSSIBLE: &[&str] = &[
     "a crash interrupts the removal of a topic",
+    "a damaged file is repaired",
     "a fetch meets a busy node",
     "a fetch meets a damaged or failing disk",
     "a fetch meets no leader",
@@ -161,4 +162,6 @@ pub const POSSIBLE: &[&str] = &[
     "a produce meets no leader",
     "a producer is forgotten",
     "a producer gets no id yet",
+    "the scrubber finds rot",
+    "the scrubber has seen all files",
 ];

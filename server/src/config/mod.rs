@@ -49,6 +49,10 @@ pub struct NodeSection {
     pub storage: StorageChoice,
     /// Read sealed files through mappings rather than with `pread`.
     pub map_sealed: bool,
+    /// How much of sealed files is read again in a second, over all shards; 0: nothing.
+    pub scrub_bytes_per_second: u64,
+    /// How long a pass over all of them takes at least, in seconds.
+    pub scrub_interval_s: u64,
 }
 
 /// How the disk is written.
@@ -153,6 +157,8 @@ impl Default for NodeSection {
             shards: 0,
             storage: StorageChoice::Auto,
             map_sealed: true,
+            scrub_bytes_per_second: 4 << 20,
+            scrub_interval_s: 24 * 3_600,
         }
     }
 }

@@ -45,6 +45,15 @@ pub const OPTIONS: &[OptionDoc] = &[
         text: "Read sealed files through read-only mappings; else with `pread`.",
     },
     OptionDoc {
+        key: "node.scrub_bytes_per_second",
+        text: "Bytes of sealed files that the scrubber reads again in a second, all shards \
+               together, to find rot while other replicas can mend it. 0: there is no scrubber.",
+    },
+    OptionDoc {
+        key: "node.scrub_interval_s",
+        text: "Seconds that a pass of the scrubber over all sealed files takes at least.",
+    },
+    OptionDoc {
         key: "listen.kafka",
         text: "Address and port of Kafka's protocol over TCP, and over QUIC on the same port \
                number of UDP.",

@@ -329,7 +329,7 @@ impl World {
         let is_storage = matches!(result, Err(OpError::Storage(_)));
         let may_fail = self.plan.disk_errors + self.plan.disk_shortages > 0.0;
         demand(
-            !is_storage || may_fail || self.damaged.contains(&node),
+            !is_storage || may_fail || self.damaged.contains(&node) || self.may_rot(node),
             "L2 a disk without faults serves",
             || format!("{node}: {asker:?} is told {result:?}"),
         )?;

@@ -1,0 +1,167 @@
+//! Holes in the log: what is missing is asked of other replicas, and given to those that ask.
+//!
+//! The log decides what fits (`Store::supply`); here is only who is asked. Any replica will do,
+//! leader or not: what it gives is believed for its chain, not for its word.
+
+use highwater_consensus::{Lane, LogIndex, NodeId, Session};
+use highwater_log::storage::Storage;
+use highwater_log::{self as log, Entry, EntryKind, Read, ReadError};
+use highwater_record::BatchHeader;
+
+use super::read::{PendingRead, READS_MAX};
+use super::{Effects, Env, Partition, PeerSend};
+use crate::peer::Section;
+use crate::positions;
+
+/// How many bytes of entries are asked for, and given, at once; one entry is, however large.
+const SUPPLY_BYTES_MAX: u32 = 1 << 20;
+
+/// Which peer is asked next.
+#[derive(Debug, Default)]
+pub(super) struct Supplier {
+    /// How often another one was turned to.
+    turns: usize,
+    /// Whether the present one has given something since it was asked.
+    has_supplied: bool,
+}
+
+impl Partition {
+    /// The log lacks entries. One peer is asked; the log says so again if nothing comes, and then
+    /// it is the next one's turn.
+    pub(crate) fn ask_for_entries<S: Storage>(
+        &mut self,
+        env: &mut Env<'_, S>,
+        from: log::LogIndex,
+        last: log::LogIndex,
+    ) {
+        let replicas = self.spec.replicas.iter();
+        let there = replicas.filter_map(|node| self.peers.get_key_value(node));
+        let there: Vec<(NodeId, Session)> = there.map(|(&to, &session)| (to, session)).collect();
+        if there.is_empty() || self.is_frozen() {
+            return;
+        }
+        if !std::mem::take(&mut self.supplier.has_supplied) {
+            self.supplier.turns += 1;
+        }
+        let (to, session) = there[self.supplier.turns % there.len()];
+        let section = Section::Wanted {
+            group: self.group,
+            from: positions::index_from_log(from),
+            last: positions::index_from_log(last),
+            max_bytes: SUPPLY_BYTES_MAX,
+        };
+        tracing::debug!(group = self.group.0, to = to.0, %from, %last, "entries wanted");
+        send_bulk(env.effects, (to, session), section);
+    }
+
+    /// A peer lacks entries: it gets them if they are here, and good.
+    pub(crate) fn handle_wanted<S: Storage>(
+        &mut self,
+        env: &mut Env<'_, S>,
+        from: NodeId,
+        (first, last): (LogIndex, LogIndex),
+        max_bytes: u32,
+    ) {
+        let Some(&session) = self.peers.get(&from) else {
+            return;
+        };
+        if self.is_frozen() || self.reads.len() >= READS_MAX {
+            return;
+        }
+        let (first, last) = (
+            positions::index_to_log(first),
+            positions::index_to_log(last),
+        );
+        let max_bytes = usize::try_from(max_bytes.min(SUPPLY_BYTES_MAX)).expect("at most 1 MiB");
+        let ticket = self.new_ticket();
+        match env.store.read(self.group, first, max_bytes, ticket) {
+            Ok(Read::Ready(entries)) => {
+                self.supply_read(env.effects, (from, session), last, Ok(entries));
+            }
+            Ok(Read::Pending) => {
+                let to = from;
+                let read = PendingRead::Supply { to, session, last };
+                self.reads.insert(ticket.0, read);
+            }
+            Err(error) => self.supply_read(env.effects, (from, session), last, Err(error)),
+        }
+    }
+
+    /// What a peer wants was read, or cannot be: then it hears that, and asks somebody else.
+    pub(super) fn supply_read(
+        &mut self,
+        effects: &mut Effects,
+        to: (NodeId, Session),
+        last: log::LogIndex,
+        result: Result<Vec<Entry>, ReadError>,
+    ) {
+        if self.peers.get(&to.0) != Some(&to.1) {
+            return;
+        }
+        let mut entries = result.unwrap_or_default();
+        entries.retain(|entry| entry.id.index <= last);
+        effects.counters.entries_supplied += crate::counters::count(entries.len());
+        let group = self.group;
+        send_bulk(effects, to, Section::Supply { group, entries });
+    }
+
+    /// A peer has given what was asked for, or says that it cannot.
+    pub(crate) fn handle_supply<S: Storage>(
+        &mut self,
+        env: &mut Env<'_, S>,
+        from: NodeId,
+        entries: &[Entry],
+    ) {
+        if self.is_frozen() || entries.is_empty() {
+            return;
+        }
+        match env.store.supply(self.group, entries) {
+            Ok(()) => {
+                self.supplier.has_supplied = true;
+                entries.iter().for_each(|entry| self.learn(entry));
+            }
+            Err(error) => {
+                tracing::warn!(group = self.group.0, from = from.0, %error, "not what was there");
+            }
+        }
+    }
+
+    /// What producers have written in a hole was not known either.
+    fn learn(&mut self, entry: &Entry) {
+        if entry.kind == EntryKind::Data
+            && let Ok(header) = BatchHeader::read(&entry.body)
+        {
+            let index = positions::index_from_log(entry.id.index);
+            self.producers
+                .learn(index, entry.base_offset, &header, entry.append_time);
+        }
+    }
+
+    /// A file is whole again; all of the log may be.
+    pub(crate) fn handle_repaired<S: Storage>(&mut self, env: &mut Env<'_, S>, is_whole: bool) {
+        let Ok(epochs) = env.store.epochs(self.group) else {
+            return;
+        };
+        let epochs = epochs.iter().map(|epoch| {
+            let first = positions::index_from_log(epoch.first_index);
+            (positions::term_from_log(epoch.term), first)
+        });
+        if let Err(error) = self.raft.handle_history(&epochs.collect::<Vec<_>>()) {
+            tracing::warn!(group = self.group.0, %error, "terms of the repaired log");
+        }
+        if is_whole {
+            tracing::info!(group = self.group.0, "the log is whole again");
+            self.producers.mended();
+            self.raft.handle_repaired();
+        }
+    }
+}
+
+fn send_bulk(effects: &mut Effects, (to, session): (NodeId, Session), section: Section) {
+    effects.sends.push(PeerSend {
+        to,
+        session,
+        lane: Lane::Bulk,
+        section,
+    });
+}

@@ -228,6 +228,25 @@ fn a_node_may_be_behind_unless_all_had_come_to_rest() {
 }
 
 #[test]
+fn a_stopped_node_is_repaired_from_another_ones_files() {
+    let (_folder, paths) = write_two([30, 30]);
+    spoil_entry(&paths[0], 7);
+    assert_eq!(against(&paths, &[]).1, Some(8));
+    let (same, code) = against(&paths, &["--repair"]);
+    assert_eq!(
+        (&same["result"], &same["same"]),
+        (&"same".into(), &30.into())
+    );
+    assert_eq!(code, Some(0));
+    // What the other one lacks too is left as it is.
+    spoil_entry(&paths[0], 9);
+    spoil_entry(&paths[1], 9);
+    assert_eq!(against(&paths, &["--repair"]).1, Some(8));
+    let alone = highwater(&["log", "verify", "--repair"], &paths[0]);
+    assert_eq!(alone.status.code(), Some(2), "{alone:?}");
+}
+
+#[test]
 fn nodes_of_two_clusters_are_not_compared() {
     let folder = tempfile::tempdir().unwrap();
     let paths = [folder.path().join("one"), folder.path().join("two")];

@@ -2,6 +2,7 @@
 
 mod against;
 mod dump;
+mod repair;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -45,7 +46,8 @@ enum Action {
   highwater log verify node-0/data
   highwater --json log verify node-0/data | jq -r 'select(.damage)'
   highwater log verify node-0/data --against node-1/data
-  highwater log verify node-0/data --against node-1/data --settled")]
+  highwater log verify node-0/data --against node-1/data --settled
+  highwater log verify node-0/data --against node-1/data --repair")]
     Verify(Verify),
 }
 
@@ -60,6 +62,10 @@ struct Verify {
     /// The cluster had come to rest before its nodes were stopped: logs must end alike, too.
     #[arg(long, requires = "against")]
     settled: bool,
+    /// First fill what this directory lacks with what the other one has: offline what a running
+    /// node does with its peers' help. Only what the entries around it prove is taken.
+    #[arg(long, requires = "against")]
+    repair: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -113,9 +119,14 @@ impl Selection {
     }
 }
 
-/// Opens a stopped node's data directory.
+/// Opens a stopped node's data directory, to look at it.
 fn inspect(path: &Path) -> Result<Inspector<PortableStorage>, Failure> {
-    let directory = DataDirectory::open(path, Access::ReadOnly).map_err(|error| {
+    let (storage, _) = open_storage(path, Access::ReadOnly)?;
+    Inspector::open(storage).map_err(|error| open_failure(path, &error))
+}
+
+fn open_storage(path: &Path, access: Access) -> Result<(PortableStorage, BufferPool), Failure> {
+    let directory = DataDirectory::open(path, access).map_err(|error| {
         let advice = match error {
             DirectoryError::Locked { .. } => "; stop the node first",
             DirectoryError::NotFound { .. } | DirectoryError::NotFormatted { .. } => {
@@ -126,9 +137,9 @@ fn inspect(path: &Path) -> Result<Inspector<PortableStorage>, Failure> {
         Failure::new(Kind::Setup, format!("{error}{advice}"))
     })?;
     let pool = BufferPool::new(Budget::new(MEMORY_BYTES), directory.alignment());
-    let storage = PortableStorage::new(directory, pool)
+    let storage = PortableStorage::new(directory, pool.clone())
         .map_err(|error: StorageOpenError| Failure::new(Kind::Other, error))?;
-    Inspector::open(storage).map_err(|error| open_failure(path, &error))
+    Ok((storage, pool))
 }
 
 fn open_failure(path: &Path, error: &OpenError) -> Failure {

@@ -8,7 +8,7 @@ use highwater_log::{Alarm, Damage, GroupReport, Inspector, LogIndex};
 use serde_json::json;
 
 use super::against::{self, Comparison};
-use super::{Selection, Verify, inspect, open_failure};
+use super::{Selection, Verify, inspect, open_failure, repair};
 use crate::exit::{Failure, Kind};
 use crate::print::Printer;
 
@@ -18,6 +18,10 @@ use crate::print::Printer;
 /// [`Kind::Damage`] when anything is; others when a directory cannot be read.
 pub(super) fn run(arguments: &Verify, printer: Printer) -> Result<(), Failure> {
     let selection = &arguments.selection;
+    if let Some(other) = arguments.against.as_ref().filter(|_| arguments.repair) {
+        let mut inspector = inspect(other)?;
+        repair::run(&selection.directory, &mut inspector, printer)?;
+    }
     let mut inspector = selection.inspector()?;
     let topics = selection.topics(&mut inspector)?;
     let mut damages = verify(selection, &mut inspector, &topics, printer)?;

@@ -100,8 +100,8 @@ impl Disk {
     }
 }
 
-/// A folder with all that is in it.
-fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+/// Copies a folder with all that is in it.
+pub(crate) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(to).with_context(|| format!("{}", to.display()))?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;

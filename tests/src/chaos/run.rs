@@ -18,13 +18,14 @@ use highwater_engine::testing::history::{
 };
 
 use super::cluster::{Cluster, Means, PATIENCE, POLL, shape};
+use super::disk::copy;
 use super::injector::Injector;
 use super::kind::Kind;
 use super::load::{self, Acks, Load, Outages, Shared};
 use super::net::{Carried, Namespace};
 use super::recorder::{first_value, now};
 use super::replicas::{self, NodeLogs};
-use super::scenario::{LoadPlan, Scenario};
+use super::scenario::{Disk, LoadPlan, Scenario};
 use super::schedule;
 use super::sorted::merge;
 use crate::history::{read_event, write_event};
@@ -130,7 +131,7 @@ pub(crate) fn run(
     wrong.extend(replicas::verify(&tools.binary, &directories)?);
     let verdict = judge(&lines, &partitions, &nodes, &folder.join("history.jsonl"))?;
     fs::remove_dir_all(&runs)?;
-    Ok(Outcome {
+    let outcome = Outcome {
         verdict,
         wrong,
         faults: injector.counts(),
@@ -138,7 +139,22 @@ pub(crate) fn run(
         leaders: leaders(&nodes),
         outages,
         carried,
-    })
+    };
+    if !outcome.is_clean() {
+        keep(scenario, &directories, folder)?;
+    }
+    Ok(outcome)
+}
+
+/// Copies what lies on file systems that go with this run: it is what is to be looked at.
+fn keep(scenario: &Scenario, directories: &[PathBuf], folder: &Path) -> anyhow::Result<()> {
+    if scenario.disk == Disk::Folder {
+        return Ok(());
+    }
+    for (node, directory) in directories.iter().enumerate() {
+        copy(directory, &folder.join(format!("kept/node-{node}")))?;
+    }
+    Ok(())
 }
 
 fn say(at: Duration, injector: &Injector, cluster: &mut Cluster, load: &Load) {

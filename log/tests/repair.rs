@@ -254,7 +254,8 @@ fn what_does_not_lead_to_the_entry_behind_the_hole_is_refused() {
         entries[0].body = Buffer::from(body);
     };
     let other_chain = |entries: &mut Vec<Entry>| entries[0].chain = Chain(1);
-    let spoils: [&dyn Fn(&mut Vec<Entry>); 3] = [&other_body, &other_bytes, &other_chain];
+    type Spoil<'a> = &'a dyn Fn(&mut Vec<Entry>);
+    let spoils: [Spoil<'_>; 3] = [&other_body, &other_bytes, &other_chain];
     for spoil in spoils {
         let disk = healthy.fork();
         rot(&disk, 7, Rot::Header);

@@ -155,7 +155,13 @@ pub(crate) fn decompress(
 /// A decoder per frame: one that goes on to the next frame keeps buffers sized for the last.
 fn lz4_frames(mut body: &[u8], sink: &mut Sink) -> Result<(), DecompressError> {
     const END_MARK: [u8; 4] = [0; 4];
+    // The library reads the format before this one too, which no Kafka client writes, and takes
+    // 16 MiB for the smallest of its frames.
+    const MAGIC: [u8; 4] = 0x184d_2204_u32.to_le_bytes();
     while !body.is_empty() {
+        if !body.starts_with(&MAGIC) {
+            return Err(malformed("no lz4 frame begins here"));
+        }
         // The decoder takes the end of input for the end of the frame. So it gets an end mark
         // behind the input: if it needs that one, the frame's own is missing.
         let mut marked = body.chain(&END_MARK[..]);

@@ -200,6 +200,17 @@ fn a_snappy_block_that_claims_gigabytes_takes_no_memory() {
 }
 
 #[test]
+fn a_legacy_lz4_frame_is_malformed() {
+    // One block that holds `a`, which the library would read, with buffers of 8 MiB.
+    let legacy = [0x02, 0x21, 0x4c, 0x18, 2, 0, 0, 0, 0x10, b'a'];
+    let read = decompress(Compression::Lz4, &legacy, &unbounded());
+    assert!(
+        matches!(read, Err(DecompressError::Malformed { .. })),
+        "{read:?}"
+    );
+}
+
+#[test]
 fn lies_in_the_snappy_framing_are_malformed() {
     let good = compressed(Compression::Snappy, b"foobar\n");
     let check = |bytes: &[u8]| {

@@ -89,11 +89,12 @@ impl Desk {
     #[must_use]
     pub fn new(config: KafkaConfig) -> Desk {
         let mut random = fastrand::Rng::with_seed(config.seed);
+        let asks = Asks::new(config.registration.boot);
         Desk {
             lead: Lead::new(config.defaults, random.fork()),
             view: View::new(config),
             follower: Follower::default(),
-            asks: Asks::default(),
+            asks,
             waiting: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             askers: BTreeMap::new(),

@@ -63,14 +63,29 @@ enum Phase {
     Applying(LogIndex, Buffer),
 }
 
+/// How many of an id's bits count the questions of one life of the node; the others name the life.
+const ID_BITS: u32 = 32;
+
 /// The questions that are not answered yet.
-#[derive(Debug, Default)]
+///
+/// The controller's leader may answer what a life of this node has asked when the next one is
+/// there already. So ids are not given out again in later lives: an old answer would be taken for
+/// that to another question.
+#[derive(Debug)]
 pub(in crate::kafka::cluster) struct Asks {
-    next: u64,
+    last: u64,
     asked: BTreeMap<AskId, Asked>,
 }
 
 impl Asks {
+    /// No questions yet, in this life of the node.
+    pub(in crate::kafka::cluster) fn new(boot: u64) -> Asks {
+        Asks {
+            last: boot << ID_BITS,
+            asked: BTreeMap::new(),
+        }
+    }
+
     /// Asks. `None` if too many questions wait already.
     pub(in crate::kafka::cluster) fn ask(
         &mut self,
@@ -82,8 +97,8 @@ impl Asks {
         if self.asked.len() == ASKS_MAX {
             return None;
         }
-        self.next += 1;
-        let id = AskId(self.next);
+        self.last += 1;
+        let id = AskId(self.last);
         let asked = Asked {
             what,
             deadline,
@@ -220,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_question_waits_for_a_leader_and_its_answer_for_the_state() {
-        let mut asks = Asks::default();
+        let mut asks = Asks::new(1);
         let id = asks
             .ask(ms(0), request(), Repeat::Never, ms(1_000))
             .unwrap();
@@ -248,8 +263,27 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_to_a_question_of_an_earlier_life_is_nobodys() {
+        let ask = |asks: &mut Asks| {
+            let id = asks.ask(ms(0), request(), Repeat::Never, ms(1_000));
+            let id = id.unwrap();
+            asks.step(ms(0), LogIndex(0), OWN, Some(LEADER));
+            id
+        };
+        let before = ask(&mut Asks::new(1));
+        let mut asks = Asks::new(2);
+        ask(&mut asks);
+        let done = Outcome::Done {
+            index: LogIndex(0),
+            payload: Buffer::from(vec![2]),
+        };
+        asks.handle_answer(ms(1), before, done);
+        assert_eq!(asks.step(ms(1), LogIndex(0), OWN, Some(LEADER)), []);
+    }
+
+    #[test]
     fn who_does_not_lead_is_not_believed_for_long() {
-        let mut asks = Asks::default();
+        let mut asks = Asks::new(1);
         let id = asks
             .ask(ms(0), request(), Repeat::Never, ms(1_000))
             .unwrap();
@@ -268,7 +302,7 @@ mod tests {
 
     #[test]
     fn only_what_does_no_harm_is_asked_again_after_silence() {
-        let mut asks = Asks::default();
+        let mut asks = Asks::new(1);
         asks.ask(ms(0), What::ProducerIds, Repeat::Harmless, ms(10_000));
         assert_eq!(asks.step(ms(0), LogIndex(0), OWN, Some(LEADER)).len(), 1);
         assert_eq!(
@@ -279,7 +313,7 @@ mod tests {
             asks.step(ms(2_000), LogIndex(0), OWN, Some(LEADER)).len(),
             1
         );
-        let mut asks = Asks::default();
+        let mut asks = Asks::new(1);
         let id = asks
             .ask(ms(0), request(), Repeat::Never, ms(10_000))
             .unwrap();
@@ -293,7 +327,7 @@ mod tests {
 
     #[test]
     fn what_an_unreachable_node_was_asked_is_not_waited_for() {
-        let mut asks = Asks::default();
+        let mut asks = Asks::new(1);
         let once = asks.ask(ms(0), request(), Repeat::Never, ms(10_000));
         asks.ask(ms(0), What::ProducerIds, Repeat::Harmless, ms(10_000));
         assert_eq!(asks.step(ms(0), LogIndex(0), OWN, Some(LEADER)).len(), 2);
@@ -311,7 +345,7 @@ mod tests {
 
     #[test]
     fn the_number_of_questions_is_bounded() {
-        let mut asks = Asks::default();
+        let mut asks = Asks::new(1);
         for _ in 0..ASKS_MAX {
             assert!(
                 asks.ask(ms(0), What::ProducerIds, Repeat::Harmless, ms(1))

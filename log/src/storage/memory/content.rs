@@ -31,11 +31,13 @@ impl Content {
     /// The bytes from `offset`, at most `len`, shorter at the end.
     pub(in crate::storage) fn read(&self, offset: u64, len: usize) -> Vec<u8> {
         let len = self.clip(offset, len);
-        let mut out = vec![0; len];
+        let mut out = Vec::with_capacity(len);
         for (page, in_page, part) in parts(offset, len) {
-            if let Some(Some(bytes)) = self.pages.get(page) {
-                let from = &bytes[in_page..in_page + part.len()];
-                out[part].copy_from_slice(from);
+            match self.pages.get(page) {
+                Some(Some(bytes)) => {
+                    out.extend_from_slice(&bytes[in_page..in_page + part.len()]);
+                }
+                _ => out.resize(part.end, 0),
             }
         }
         out

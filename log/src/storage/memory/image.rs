@@ -317,7 +317,9 @@ impl Image {
     pub(in crate::storage) fn closed(&mut self, node: NodeId) {
         let file = self.node_mut(node);
         file.open = file.open.checked_sub(1).expect("closed as often as opened");
-        self.collect();
+        if file.open == 0 && !self.tree.is_named(node) {
+            self.nodes.remove(&node);
+        }
     }
 
     /// Forgets nodes without a name that nobody has open.

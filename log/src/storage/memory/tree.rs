@@ -179,10 +179,19 @@ impl Tree {
 
     /// Every node that has a name now, or may have one after a power cut.
     pub(super) fn named(&self) -> BTreeSet<NodeId> {
+        self.names().collect()
+    }
+
+    /// Whether it has a name, or had one that a power cut may bring back.
+    pub(super) fn is_named(&self, node: NodeId) -> bool {
+        self.names().any(|named| named == node)
+    }
+
+    fn names(&self) -> impl Iterator<Item = NodeId> {
         let pending = self.changes.iter().flat_map(|change| &change.entries);
         let pending = pending.filter_map(|entry| entry.node);
         let settled = self.live.values().chain(self.durable.values()).copied();
-        settled.chain(pending).chain([ROOT]).collect()
+        settled.chain(pending).chain([ROOT])
     }
 
     /// Drops what earlier pending changes say about a name that a later one has settled.

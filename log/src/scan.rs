@@ -277,6 +277,10 @@ impl<'a, R: ReadAt> Scanner<'a, R> {
         while let Some(header) = self.next_header()? {
             let at = self.position;
             self.scan.written_end = self.scan.written_end.max(at + HEADER_LEN_U64);
+            if self.is_misplaced(&header) {
+                self.position += FRAME_ALIGN_U64;
+                continue;
+            }
             let frame = self.frame(header, at)?;
             self.note_found(&header, frame.is_some());
             match frame {
@@ -292,6 +296,14 @@ impl<'a, R: ReadAt> Scanner<'a, R> {
         let written_end = self.scan.written_end.next_multiple_of(FRAME_ALIGN_U64);
         self.scan.written_end = written_end.min(self.len.max(self.of.first_frame));
         Ok(())
+    }
+
+    /// Whether a header names an entry that lies further in front: a disk has written it here
+    /// instead of what was to be here, or a second time.
+    fn is_misplaced(&self, header: &FrameHeader) -> bool {
+        let found = self.scan.frames.beyond.last().map(|found| found.index);
+        let last = found.or(self.scan.end.map(|end| end.before.index));
+        header.kind.entry().is_some() && last.is_some_and(|last| header.index <= last)
     }
 
     /// Steps to the next header with the file's salt.

@@ -93,6 +93,42 @@ fn written_id(index: u64) -> EntryId {
     }
 }
 
+/// The size of the blocks that a disk puts into a wrong place, and how many it does of each file.
+const BLOCK: usize = 4_096;
+const BLOCKS_PER_FILE: usize = 12;
+
+#[test]
+fn a_block_in_the_place_of_another_of_its_file_is_noticed_and_never_served() {
+    let disk = written_disk();
+    let mut rng = Rng::with_seed(1);
+    let mut alarms = 0;
+    let files = disk.files().into_iter();
+    for path in files.filter(|path| path.starts_with("groups/")) {
+        let bytes = disk.contents(&path).unwrap();
+        let blocks: Vec<&[u8]> = bytes.chunks_exact(BLOCK).collect();
+        let is_written = |at: &usize| blocks[*at].iter().any(|byte| *byte != 0);
+        let written: Vec<usize> = (0..blocks.len()).filter(is_written).collect();
+        for _ in 0..BLOCKS_PER_FILE {
+            let from = written[rng.usize(..written.len())];
+            let to = written[rng.usize(..written.len())];
+            let fork = disk.fork();
+            fork.corrupt(&path, (to * BLOCK) as u64, blocks[from])
+                .unwrap();
+            let mut seen = start(&fork, false);
+            for group in &seen.recovered.groups {
+                let indexes = group.replay.iter().map(|it| it.id.index);
+                assert!(
+                    indexes.is_sorted_by(|a, b| a < b),
+                    "{path}: {from} over {to}"
+                );
+            }
+            seen.serve();
+            alarms += usize::from(!seen.alarms.is_empty());
+        }
+    }
+    assert!(alarms > 10, "{alarms}");
+}
+
 /// Bits of each kind of place; twelve kinds make a thousand.
 const FLIPS_PER_KIND: usize = 84;
 

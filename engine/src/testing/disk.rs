@@ -1,5 +1,6 @@
 //! A node's disk, which survives the node, and the stores of its lives.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -12,7 +13,7 @@ use highwater_record::{Budget, BufferPool};
 
 use super::plan::{Plan, stream};
 use super::world::{CLUSTER, EPOCH_MS, incarnation_of};
-use crate::{GroupId, NodeId, ShardId};
+use crate::{GroupId, LogIndex, NodeId, ShardId, positions};
 
 /// The storage that simulated shards run on.
 pub(crate) type SimStorage = FaultyStorage;
@@ -46,7 +47,7 @@ fn is_damage(alarm: &&Alarm) -> bool {
 
 /// A disk.
 pub(crate) struct Disk {
-    disk: MemoryDisk,
+    pub(super) disk: MemoryDisk,
     faults: Faults,
     /// What is wrong with it now, if it is more than usual.
     slow: Option<Duration>,
@@ -60,6 +61,7 @@ pub(crate) struct Disk {
 impl Disk {
     /// A disk that is not formatted yet.
     pub(super) fn new(node: NodeId, plan: &Plan) -> Disk {
+        let is_victim = plan.victim() == Some(node);
         let faults = Faults {
             delay_min: Duration::from_micros(50),
             delay_max: plan.disk_delay_max.max(Duration::from_micros(50)),
@@ -69,6 +71,12 @@ impl Disk {
             sync_error: plan.disk_errors,
             no_space: plan.disk_shortages,
             no_resources: plan.disk_shortages,
+            read_error: if is_victim {
+                plan.disk_read_errors
+            } else {
+                0.0
+            },
+            read_flip: if is_victim { plan.disk_read_flips } else { 0.0 },
             ..Faults::default()
         };
         let rng = stream(plan.seed, &format!("disk {node}"));
@@ -164,6 +172,33 @@ impl Disk {
         }
         self.tell_faults();
         Ok(opened)
+    }
+
+    /// Up to where the log of each group would go if the power were cut now, and nothing of what
+    /// is pending survived; nothing if something is damaged.
+    pub(super) fn durable_ends(
+        &self,
+        shards: u16,
+    ) -> Result<Option<BTreeMap<GroupId, LogIndex>>, OpenError> {
+        let mut image = Disk {
+            disk: self.disk.fork(),
+            faults: Faults::default(),
+            slow: None,
+            is_full: false,
+            rng: Rng::with_seed(0),
+            format: self.format.clone(),
+            is_formatted: self.is_formatted,
+            controls: Vec::new(),
+        };
+        image.disk.set_capacity(u64::MAX);
+        image.disk.power_cut(|_| Keep::Nothing);
+        let opened = image.open(Duration::ZERO, shards)?;
+        if !opened.alarms.is_empty() {
+            return Ok(None);
+        }
+        let groups = opened.stores.into_iter().flat_map(|(_, groups)| groups);
+        let end = |it: RecoveredGroup| (it.group, positions::index_from_log(it.last.index));
+        Ok(Some(groups.map(end).collect()))
     }
 
     fn storage(&mut self, now: Duration) -> SimStorage {

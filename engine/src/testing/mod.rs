@@ -9,6 +9,7 @@
 
 mod client;
 mod clock;
+mod decay;
 mod disk;
 pub mod history;
 mod network;
@@ -27,4 +28,4 @@ pub use plan::{Plan, Profile, TopicPlan};
 pub use reached::{POSSIBLE, REACHABLE, Reached};
 pub use schedule::{Fault, FaultKind};
 pub use shrink::shrink;
-pub use world::{Embedded, Lost, Outcome, Report, World, run};
+pub use world::{Embedded, Hindrance, Lost, Outcome, Report, World, run};

@@ -190,6 +190,13 @@ impl Oracle {
         })
     }
 
+    /// Up to where somebody has seen entries of a group committed.
+    pub(super) fn commit_of(&self, group: GroupId) -> LogIndex {
+        let log = self.groups.get(&group).map(|group| &group.log);
+        let last = log.and_then(|log| log.last_key_value());
+        LogIndex(last.map_or(0, |(index, _)| *index))
+    }
+
     /// How many entries were seen committed.
     pub(super) fn committed_count(&self) -> u64 {
         self.groups.values().map(|it| it.log.len() as u64).sum()

@@ -88,6 +88,8 @@ pub struct Plan {
     pub shards: Vec<u16>,
     /// The largest value of a record; large ones fill files, which are then sealed.
     pub value_bytes_max: usize,
+    /// The most records that producers put into a batch.
+    pub batch_records_max: u64,
     /// How large a partition's files become.
     pub segment_bytes: u64,
     /// The topics.
@@ -131,6 +133,10 @@ pub struct Plan {
     pub disk_errors: f64,
     /// The chance that a new file finds no room, or a read no descriptor.
     pub disk_shortages: f64,
+    /// The chance that a read of the [victim](Plan::victim)'s disk fails.
+    pub disk_read_errors: f64,
+    /// The chance that a read of the [victim](Plan::victim) gives a bit that is flipped.
+    pub disk_read_flips: f64,
     /// What happens when.
     pub faults: Vec<Fault>,
 }
@@ -177,6 +183,15 @@ impl Plan {
         let disk_stalls = chance(disk, 0.01);
         let disk_errors = chance(disk, 0.0002);
         let disk_shortages = chance(disk, 0.05);
+        // Many records, or large ones.
+        let (value_bytes_max, batch_records_max) =
+            [(50, 20), (500, 12), (5_000, 6)][rng.usize(..3)];
+        let mut reads = stream(seed, "reads");
+        let mut chance = |rate: f64| match disk && reads.bool() {
+            true => reads.f64() * rate,
+            false => 0.0,
+        };
+        let (disk_read_errors, disk_read_flips) = (chance(0.02), chance(0.001));
         let mut plan = Plan {
             seed,
             profile,
@@ -185,15 +200,16 @@ impl Plan {
                 true => vec![1],
                 false => (0..3).map(|_| rng.u16(1..=3)).collect(),
             },
-            value_bytes_max: [50, 500, 5_000][rng.usize(..3)],
+            value_bytes_max,
+            batch_records_max,
             segment_bytes: 64 << 10,
             topics: Vec::new(),
             groups: 0,
             churn: rng.u8(..3) == 0,
-            producers: rng.u32(1..=4),
+            producers: rng.u32(2..=4),
             plain_producers: rng.u32(0..=2),
             consumers: rng.u32(1..=4),
-            pause_max: Duration::from_millis([10, 50, 200][rng.usize(..3)]),
+            pause_max: Duration::from_millis([10, 50, 100][rng.usize(..3)]),
             turbulence: Duration::from_secs(60),
             patience: Duration::from_secs(60),
             loss,
@@ -210,11 +226,21 @@ impl Plan {
             disk_stalls,
             disk_errors,
             disk_shortages,
+            disk_read_errors,
+            disk_read_flips,
             faults: Vec::new(),
         };
         plan.topics = topics(&mut rng, nodes);
         plan.faults = schedule::draw(&plan);
         plan
+    }
+
+    /// The node whose disk may damage what it holds, and the copy of the journal that may be: so
+    /// of each record that is committed a good copy is elsewhere, and of what a node has promised
+    /// one on its disk. None where a quorum needs every node.
+    pub(super) fn victim(&self) -> Option<NodeId> {
+        let mut rng = stream(self.seed, "victim");
+        (self.nodes > 2 && self.profile.has_disk()).then(|| NodeId(rng.u32(1..=self.nodes)))
     }
 
     /// Whether what partitions know of a producer may be lost.
@@ -237,6 +263,8 @@ impl Plan {
             disk_stalls: 0.0,
             disk_errors: 0.0,
             disk_shortages: 0.0,
+            disk_read_errors: 0.0,
+            disk_read_flips: 0.0,
             ..self
         }
     }

@@ -116,6 +116,7 @@ pub const REACHABLE: &[&str] = &[
     "a node cannot start for want of room",
     "a node is refused with an empty disk",
     "a node starts with torn writes",
+    "a replica is in quarantine",
     "a paused leader comes back after another was chosen",
     "a power cut hits a follower",
     "a power cut hits a leader",

@@ -112,6 +112,14 @@ pub enum FaultKind {
         /// How long until it is started again.
         down: Duration,
     },
+    /// Something that lies on the disk of the plan's victim is damaged: bits flip, or a write
+    /// is found not to be there, or to be somewhere else (F14 to F16, F29).
+    Decay {
+        /// Whose.
+        node: NodeId,
+        /// What, by chance.
+        pick: u64,
+    },
     /// Somebody asks for a transfer of leadership.
     Transfer {
         /// Of which group and to whom, by chance.
@@ -147,6 +155,7 @@ impl FaultKind {
             FaultKind::SlowDisk { .. } => "slow disk",
             FaultKind::Emptied { .. } => "emptied node",
             FaultKind::Rot { .. } => "bit rot",
+            FaultKind::Decay { .. } => "decay",
             FaultKind::Transfer { .. } => "transfer",
             FaultKind::DeleteRecords { .. } => "delete records",
             FaultKind::Flood { .. } => "flood",
@@ -154,9 +163,20 @@ impl FaultKind {
     }
 }
 
-/// The farthest that a wall clock jumps at once, in milliseconds: with all jumps of a run, leaders'
-/// clocks differ by less than the day after which a partition forgets who has not written.
-const CLOCK_JUMP_MS: i64 = 1_200_000;
+/// A day, in milliseconds: clocks jump by more than that, and by years.
+const DAY_MS: i64 = 86_400_000;
+
+/// How far wall clocks jump.
+const JUMPS_MS: [i64; 8] = [
+    5_000,
+    -5_000,
+    1_200_000,
+    -1_200_000,
+    2 * DAY_MS,
+    -2 * DAY_MS,
+    3_653 * DAY_MS,
+    -3_653 * DAY_MS,
+];
 
 /// Draws the faults of a plan.
 pub(super) fn draw(plan: &Plan) -> Vec<Fault> {
@@ -210,7 +230,7 @@ pub(super) fn draw(plan: &Plan) -> Vec<Fault> {
     });
     add(net, "jump", 15_000, &|rng| FaultKind::ClockJump {
         node: any(rng),
-        ms: [CLOCK_JUMP_MS, -CLOCK_JUMP_MS, 5_000, -5_000][rng.usize(..4)],
+        ms: JUMPS_MS[rng.usize(..JUMPS_MS.len())],
     });
     add(net, "drift", 30_000, &|rng| FaultKind::Drift {
         node: any(rng),
@@ -229,12 +249,14 @@ pub(super) fn draw(plan: &Plan) -> Vec<Fault> {
         node: any(rng),
         down: millis(rng, 10, 3_000),
     });
-    // The atlas: all rot of a run is on one node, so that of all that is committed a good copy
-    // is elsewhere; beyond it, on any.
-    let victim = NodeId(stream(plan.seed, "victim").u32(1..=nodes));
+    let victim = plan.victim();
+    add(victim.is_some(), "decay", 10_000, &|rng| FaultKind::Decay {
+        node: victim.expect("else nothing is meant"),
+        pick: rng.u64(..),
+    });
     let beyond = plan.profile == Profile::Beyond;
     add(beyond, "rot", 15_000, &|rng| FaultKind::Rot {
-        node: if beyond { any(rng) } else { victim },
+        node: any(rng),
         pick: rng.u64(..),
         down: millis(rng, 10, 3_000),
     });

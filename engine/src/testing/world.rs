@@ -1,39 +1,43 @@
 //! The event loop of the simulated world.
 
+mod agenda;
 mod audit;
 mod clients;
+mod durable;
 mod embedded;
 mod faults;
 mod finish;
+mod hindrance;
 mod nodes;
 mod observe;
+mod report;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use fastrand::Rng;
 use highwater_record::{Budget, Buffer};
 
 use super::clock::Clock;
 use super::disk::{Disk, SimStorage};
-use super::history::{self, History};
+use super::history::{self, History, Partition};
 use super::network::{Network, Pair};
 use super::oracle::{Oracle, Violation, demand};
 use super::plan::{Plan, stream};
-use super::reached::Reached;
 use super::trace::Trace;
 use crate::kafka::KafkaService;
 use crate::{
     ConnId, GroupId, Input, Lane, LogIndex, NodeId, Output, ReplicaStatus, Session, Shard, ShardId,
 };
+use agenda::{Agenda, Event};
 use clients::Seated;
 use embedded::Scripted;
 pub use embedded::{Embedded, Lost};
 use finish::FinalRead;
+pub use hindrance::Hindrance;
 pub(super) use nodes::{CLUSTER, incarnation_of};
+pub use report::{Outcome, Report};
 
 /// The wall clock at the beginning of every run, in milliseconds since the Unix epoch.
 pub(super) const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -44,72 +48,6 @@ const AUDIT_INTERVAL: Duration = Duration::from_millis(200);
 /// How many events a run may have for each second it lasts; more means that something goes round
 /// in circles.
 const EVENTS_PER_SECOND_MAX: u64 = 200_000;
-
-/// Something that is going to happen.
-#[derive(Debug)]
-enum Event {
-    /// A shard is to take a turn.
-    Wake { at: Place, life: u64 },
-    /// A message between two shards of a node arrives.
-    Cross { to: Place, life: u64, input: Input },
-    /// A frame arrives.
-    Deliver {
-        from: NodeId,
-        to: NodeId,
-        session: u64,
-        lane: Lane,
-        bytes: Vec<u8>,
-    },
-    /// A node notices that a link is up.
-    LinkUp {
-        node: NodeId,
-        peer: NodeId,
-        session: u64,
-    },
-    /// A node notices that a link is down.
-    LinkDown {
-        node: NodeId,
-        peer: NodeId,
-        session: u64,
-    },
-    /// Two nodes try to link.
-    Connect { pair: Pair },
-    /// A link is mended.
-    Mend { pair: Pair },
-    /// The fault of this number of the plan happens.
-    Fault { number: usize },
-    /// A flapping link goes down again.
-    Flap {
-        pair: Pair,
-        times: u32,
-        period: Duration,
-    },
-    /// A node is started again.
-    Restart { node: NodeId },
-    /// A node's own disk is put back, and it is started.
-    PutBack { node: NodeId },
-    /// A paused node goes on.
-    Resume { node: NodeId },
-    /// A node's disk has room again, and is as fast as before.
-    Recover { node: NodeId },
-    /// A client may go on, or has waited long enough.
-    Client { index: usize, turn: u64 },
-    /// A client's request arrives.
-    Request {
-        to: Place,
-        life: u64,
-        conn: ConnId,
-        frame: Vec<u8>,
-    },
-    /// An answer arrives at a client; none if its connection is lost.
-    Answer {
-        index: usize,
-        turn: u64,
-        answer: Option<Bytes>,
-    },
-    /// The auditor looks.
-    Audit,
-}
 
 /// A shard of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,6 +100,8 @@ struct Running {
     shard: SimShard,
     /// What it may take of memory.
     budget: Budget,
+    /// The groups that had a replica here after its last turn.
+    groups: Vec<GroupId>,
     wake_at: Option<Duration>,
     /// When the last message to it from another shard arrives: they keep their order.
     crossed: Duration,
@@ -173,13 +113,14 @@ type SimShard = Shard<SimStorage, KafkaService>;
 pub struct World {
     plan: Plan,
     now: Duration,
-    sequence: u64,
-    events: BinaryHeap<Reverse<Queued>>,
+    agenda: Agenda,
     nodes: BTreeMap<NodeId, Node>,
     network: Network,
     /// Chance of the world itself.
     rng: Rng,
     client_rng: Rng,
+    /// Chance of when disks are looked at, which changes nothing else.
+    durable_rng: Rng,
     clients: Vec<Seated>,
     last_value: u64,
     passing: Option<Arc<str>>,
@@ -193,6 +134,8 @@ pub struct World {
     /// How far the auditor has read, by replica.
     audited: BTreeMap<(NodeId, GroupId), LogIndex>,
     finals: BTreeMap<(NodeId, GroupId), FinalRead>,
+    /// Where partitions were placed: for the end, when nobody may know it any more.
+    known: BTreeMap<GroupId, (Partition, Vec<NodeId>)>,
     /// Nodes whose disk was found damaged: they may lack something.
     damaged: BTreeSet<NodeId>,
     watched: BTreeMap<(NodeId, GroupId), ReplicaStatus>,
@@ -201,91 +144,6 @@ pub struct World {
     trace: Trace,
     calm: bool,
     report: Report,
-}
-
-/// An event in the heap, ordered by time, then as they were made.
-#[derive(Debug)]
-struct Queued {
-    at: Duration,
-    sequence: u64,
-    event: Event,
-}
-
-impl PartialEq for Queued {
-    fn eq(&self, other: &Queued) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Queued {}
-
-impl PartialOrd for Queued {
-    fn partial_cmp(&self, other: &Queued) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Queued {
-    fn cmp(&self, other: &Queued) -> std::cmp::Ordering {
-        (self.at, self.sequence).cmp(&(other.at, other.sequence))
-    }
-}
-
-/// What a run came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Events handled.
-    pub events: u64,
-    /// Virtual time, until everything had come to rest.
-    pub time: Duration,
-    /// Operations of clients.
-    pub operations: u64,
-    /// Records acknowledged.
-    pub acked: u64,
-    /// Records read from replicas in the end.
-    pub read_finally: u64,
-    /// Entries seen committed.
-    pub committed: u64,
-    /// Terms that had a leader, over all groups.
-    pub leaders: u64,
-    /// What was done to the world, by kind.
-    pub faults: BTreeMap<&'static str, u64>,
-    /// Rare paths that were reached.
-    pub reached: Reached,
-    /// The hash of the trace.
-    pub trace_hash: u64,
-}
-
-impl Report {
-    fn count(&mut self, fault: &'static str) {
-        *self.faults.entry(fault).or_default() += 1;
-    }
-
-    /// Adds what another run came to.
-    pub fn merge(&mut self, other: &Report) {
-        self.events += other.events;
-        self.time += other.time;
-        self.operations += other.operations;
-        self.acked += other.acked;
-        self.read_finally += other.read_finally;
-        self.committed += other.committed;
-        self.leaders += other.leaders;
-        for (fault, count) in &other.faults {
-            *self.faults.entry(fault).or_default() += count;
-        }
-        self.reached.merge(&other.reached);
-    }
-}
-
-/// All of a run.
-#[derive(Debug)]
-pub struct Outcome {
-    /// What happened, if it was to be kept.
-    pub trace: String,
-    /// What clients asked and were told.
-    pub history: History,
-    /// What it came to.
-    pub result: Result<Report, Violation>,
 }
 
 /// Runs a plan to its end.
@@ -305,9 +163,9 @@ impl World {
             network: Network::new(stream(plan.seed, "network")),
             rng: stream(plan.seed, "world"),
             client_rng: stream(plan.seed, "clients"),
+            durable_rng: stream(plan.seed, "durable"),
             now: Duration::ZERO,
-            sequence: 0,
-            events: BinaryHeap::new(),
+            agenda: Agenda::default(),
             nodes: BTreeMap::new(),
             clients: Vec::new(),
             last_value: 0,
@@ -319,6 +177,7 @@ impl World {
             scripted: Scripted::default(),
             audited: BTreeMap::new(),
             finals: BTreeMap::new(),
+            known: BTreeMap::new(),
             damaged: BTreeSet::new(),
             watched: BTreeMap::new(),
             oracle: Oracle::default(),
@@ -417,12 +276,11 @@ impl World {
 
     /// Lets the next thing happen, if it does by `end`. Whether the auditor has looked.
     fn step(&mut self, end: Duration) -> Result<Option<bool>, Violation> {
-        if self.events.peek().is_none_or(|next| next.0.at > end) {
+        let Some((at, event)) = self.agenda.next_by(end) else {
             return Ok(None);
-        }
-        let Reverse(queued) = self.events.pop().expect("there is one");
-        self.now = queued.at;
-        self.history.set_now(queued.at);
+        };
+        self.now = at;
+        self.history.set_now(at);
         self.report.events += 1;
         let events_max = EVENTS_PER_SECOND_MAX * (self.now.as_secs() + 10);
         demand(
@@ -430,8 +288,8 @@ impl World {
             "B1 work is bounded",
             || format!("{events_max} events"),
         )?;
-        let audits = matches!(queued.event, Event::Audit);
-        self.handle(queued.event)?;
+        let audits = matches!(event, Event::Audit);
+        self.handle(event)?;
         Ok(Some(audits))
     }
 
@@ -451,18 +309,14 @@ impl World {
         }
         self.seat_clients();
         self.at(AUDIT_INTERVAL, Event::Audit);
+        self.plan_look_at_disks();
         for (number, fault) in self.plan.faults.clone().into_iter().enumerate() {
             self.at(fault.at, Event::Fault { number });
         }
     }
 
     fn at(&mut self, at: Duration, event: Event) {
-        self.sequence += 1;
-        self.events.push(Reverse(Queued {
-            at,
-            sequence: self.sequence,
-            event,
-        }));
+        self.agenda.add(at, event);
     }
 
     fn after(&mut self, wait: Duration, event: Event) {
@@ -538,6 +392,15 @@ impl World {
                 Ok(())
             }
             Event::Restart { node } => self.restart(node),
+            Event::Decay {
+                node,
+                life,
+                older,
+                pick,
+            } => {
+                self.decay(node, life, &older, pick);
+                Ok(())
+            }
             Event::PutBack { node } => {
                 let node_ = self.nodes.get_mut(&node).expect("nodes stay");
                 node_.is_emptied = false;
@@ -567,6 +430,7 @@ impl World {
                 turn,
                 answer,
             } => self.client(index, turn, Some(answer)),
+            Event::LookAtDisks { is_planned } => self.look_at_disks(is_planned),
             Event::Audit => {
                 self.audit();
                 self.observe_gauges()
@@ -695,7 +559,8 @@ impl World {
             Output::Failed { reason } => {
                 self.trace
                     .note(self.now, || format!("{from} fails: {reason}"));
-                let expected = self.plan.disk_errors > 0.0 && !self.calm;
+                // What had begun before it became calm may still fail.
+                let expected = self.plan.disk_errors > 0.0;
                 self.report.count("disk failure");
                 self.report.reached.hit("a disk fails and its node ends");
                 self.power_cut(from);

@@ -105,8 +105,16 @@ fn describe(action: &Action) -> (&'static str, Value) {
             node,
             start,
             records,
+            refused,
         } => {
-            let fields = json!({ "node": node, "start": start, "records": pairs(records) });
+            // Mostly there is nothing that is refused.
+            let refused = (!refused.is_empty()).then_some(refused);
+            let fields = json!({
+                "node": node,
+                "start": start,
+                "records": pairs(records),
+                "refused": refused,
+            });
             ("final-read", at(partition, fields))
         }
     }
@@ -185,6 +193,7 @@ impl Fields {
                 node: u32::try_from(self.number("node")?)?,
                 start: self.offset("start")?.unwrap_or_default(),
                 records: self.records()?,
+                refused: self.ranges("refused")?,
             },
             other => bail!("{other:?} is no operation"),
         })
@@ -236,6 +245,15 @@ impl Fields {
     fn values(&self) -> anyhow::Result<Vec<u64>> {
         let value = |value: &Value| value.as_u64().context("a value is no number");
         self.list("values")?.iter().map(value).collect()
+    }
+
+    fn ranges(&self, name: &str) -> anyhow::Result<Vec<(i64, i64)>> {
+        let range = |pair: &Value| {
+            let number = |at: usize| pair.get(at).and_then(Value::as_i64);
+            let range = number(0).zip(number(1));
+            range.with_context(|| format!("{name} has what is no pair of offsets"))
+        };
+        self.list(name)?.iter().map(range).collect()
     }
 
     fn records(&self) -> anyhow::Result<Vec<ReadRecord>> {
@@ -302,6 +320,11 @@ mod tests {
             Action::final_read(&t, 2),
             Action::final_answer(&t, 2, 1, &[(1, 7)]),
         );
+        let mut refusal = Action::final_answer(&t, 3, 1, &[(1, 7)]);
+        if let Action::FinalRead { refused, .. } = &mut refusal {
+            refused.extend([(2, 4), (8, i64::MAX)]);
+        }
+        does(Action::final_read(&t, 3), refusal);
         history
     }
 

@@ -14,7 +14,7 @@
 //! {..."f":"delete-topic","topic":"t"}
 //! {..."f":"commit-offset","group":"g","topic":"t","partition":0,"offset":12}
 //! {..."f":"fetch-offset","group":"g","topic":"t","partition":0,"offset":12}
-//! {..."f":"final-read","topic":"t","partition":0,"node":2,"start":0,"records":[[0,7]]}
+//! {..."f":"final-read","topic":"t","partition":0,"node":2,"start":0,"records":[[0,7]],"refused":[[1,3]]}
 //! ```
 
 mod json;

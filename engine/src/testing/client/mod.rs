@@ -22,7 +22,7 @@ use crate::NodeId;
 
 pub(super) use admin::Admin;
 pub(super) use consumer::Consumer;
-pub(super) use producer::{Manner, Producer};
+pub(super) use producer::{Load, Manner, Producer};
 
 /// What clients share with the world while they are asked.
 pub(super) struct Scene<'a> {

@@ -29,13 +29,22 @@ pub(in super::super) enum Manner {
     Passing,
 }
 
+/// How large what it sends is.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Load {
+    /// The largest value of a record.
+    pub(in super::super) value_bytes_max: usize,
+    /// The most records of a batch.
+    pub(in super::super) batch_records_max: u64,
+}
+
 /// A producer: one batch at a time.
 #[derive(Debug)]
 pub(in super::super) struct Producer {
     seat: Seat,
     manner: Manner,
     compression: Compression,
-    value_bytes_max: usize,
+    load: Load,
     /// Its id and epoch, once it has them.
     id: Option<(i64, i16)>,
     next_sequence: i32,
@@ -71,13 +80,13 @@ impl Producer {
         partition: Partition,
         manner: Manner,
         compression: Compression,
-        value_bytes_max: usize,
+        load: Load,
     ) -> Producer {
         Producer {
             seat: Seat::new(process, partition),
             manner,
             compression,
-            value_bytes_max,
+            load,
             id: None,
             next_sequence: 0,
             current: None,
@@ -139,7 +148,7 @@ impl Producer {
     }
 
     fn begin(&mut self, scene: &mut Scene<'_>) -> Sending {
-        let count = scene.rng.u64(1..=3);
+        let count = scene.rng.u64(1..=self.load.batch_records_max);
         let first = *scene.last_value + 1;
         *scene.last_value += count;
         let values: Vec<u64> = (first..first + count).collect();
@@ -166,7 +175,7 @@ impl Producer {
         }
         for value in values {
             let mut bytes = value.to_be_bytes().to_vec();
-            let padding = scene.rng.usize(..self.value_bytes_max);
+            let padding = scene.rng.usize(..self.load.value_bytes_max);
             bytes.resize(bytes.len() + padding, b'x');
             let time = i64::try_from(*value).expect("few values");
             builder

@@ -230,10 +230,12 @@ impl Checker {
                 node,
                 start,
                 records,
+                refused,
             } => {
                 let id = self.id(partition);
                 let log = &mut self.logs[id];
                 log.read_finally(number, *node, *start, records, &mut self.verdict);
+                log.refused(*node, refused);
             }
             Action::CommitOffset { .. } => self.stored(open, event, number),
             Action::FetchOffset {

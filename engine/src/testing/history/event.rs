@@ -139,6 +139,10 @@ pub enum Action {
         start: i64,
         /// All records.
         records: Vec<ReadRecord>,
+        /// Ranges of offsets, with exclusive ends, of which the replica says that it cannot
+        /// tell them, for they are damaged or it is not well; to the end of the log if the end
+        /// is the largest number.
+        refused: Vec<(i64, i64)>,
     },
 }
 
@@ -203,6 +207,7 @@ impl Action {
             node,
             start,
             records: records_of(records),
+            refused: Vec::new(),
         }
     }
 
@@ -229,9 +234,15 @@ impl Action {
             }
             Action::ListOffsets { latest, .. } => *latest = None,
             Action::FetchOffset { offset, .. } => *offset = None,
-            Action::FinalRead { start, records, .. } => {
+            Action::FinalRead {
+                start,
+                records,
+                refused,
+                ..
+            } => {
                 *start = 0;
                 records.clear();
+                refused.clear();
             }
             Action::Assign { .. }
             | Action::DeleteRecords { .. }

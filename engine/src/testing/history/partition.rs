@@ -36,6 +36,15 @@ struct Replica {
     start: i64,
     /// Offsets that it has, in pieces without a gap.
     pieces: Vec<(i64, i64)>,
+    /// Offsets that it refuses to tell.
+    refused: Vec<(i64, i64)>,
+}
+
+impl Replica {
+    /// Whether it refuses to tell these offsets.
+    fn refuses(&self, from: i64, to: i64) -> bool {
+        self.refused.iter().any(|it| it.0 <= from && to <= it.1)
+    }
 }
 
 /// All that is known of a partition.
@@ -179,6 +188,7 @@ impl Log {
             event,
             start,
             pieces: Vec::new(),
+            refused: Vec::new(),
         };
         for record in records {
             let offset = record.offset;
@@ -193,6 +203,19 @@ impl Log {
         }
         self.log_start = self.log_start.max(start);
         self.replicas.insert(node, replica);
+    }
+
+    /// A replica that was just read refuses to tell these offsets.
+    pub(super) fn refused(&mut self, node: u32, refused: &[(i64, i64)]) {
+        if let Some(replica) = self.replicas.get_mut(&node) {
+            replica.refused = refused.to_vec();
+        }
+    }
+
+    /// Whether some replica refuses to tell this offset: then nobody says that it is not there.
+    fn is_refused(&self, offset: i64) -> bool {
+        let mut replicas = self.replicas.values();
+        replicas.any(|replica| replica.refuses(offset, offset + 1))
     }
 
     /// Judges what can only be judged at the end.
@@ -278,7 +301,8 @@ impl Log {
         for (latest, event) in &self.latests {
             let below = sent_by.partition_point(|(offset, _)| offset < latest);
             let sent = below.checked_sub(1).map_or(0, |last| sent_by[last].1);
-            let is_beyond = *latest > end && !self.replicas.is_empty();
+            let is_beyond =
+                *latest > end && !self.replicas.is_empty() && !self.is_refused(latest - 1);
             if sent > *event || is_beyond {
                 let what = format!("{}: the log cannot have ended at {latest} then", self.name);
                 verdict.add(AnomalyKind::PrematureLatest, &[*event, sent], what);
@@ -309,7 +333,7 @@ impl Log {
             }
             let offset = sent.found.map(|(offset, _)| offset).or(mate.copied());
             let offset = offset.unwrap_or_default();
-            if offset < self.log_start {
+            if offset < self.log_start || self.is_refused(offset) {
                 continue;
             }
             let kind = match mate.is_some() || offset < self.read_end {
@@ -333,7 +357,9 @@ impl Log {
             .map_or(0, |(last, _)| last + 1);
         let mut at = replica.start;
         let mut missing = Vec::new();
-        for &(from, to) in replica.pieces.iter().chain([&(known, known)]) {
+        let mut told: Vec<(i64, i64)> = [&replica.pieces[..], &replica.refused[..]].concat();
+        told.sort_unstable();
+        for (from, to) in told.into_iter().chain([(known, known)]) {
             if from > at {
                 missing.push((at, from));
             }

@@ -31,7 +31,9 @@ impl World {
             }
             self.look(node, group);
         }
+        self.note_placement();
         self.note_lag();
+        self.note_hindrance();
         self.peek_somewhere();
     }
 
@@ -44,6 +46,18 @@ impl World {
             max_bytes: AUDIT_BYTES,
         };
         self.ask(Asker::Auditor(node, group, life), front(node), group, op);
+    }
+
+    /// Remembers where partitions are, if all that know it may be lost.
+    fn note_placement(&mut self) {
+        if !self.may_stop() {
+            return;
+        }
+        let placed = self.placed();
+        for (group, partition) in self.groups() {
+            self.known
+                .insert(group, (partition, placed[&group].clone()));
+        }
     }
 
     /// Whether a replica is far behind another that it can hear of.
@@ -161,7 +175,10 @@ impl World {
             && placed
                 .iter()
                 .all(|(group, nodes)| self.is_settled(*group, nodes))
-            && self.nodes.values().all(|node| has_only(node, &placed))
+            && self.nodes.values().all(|node| {
+                // A node that is damaged need not start.
+                has_only(node, &placed) || self.damaged.contains(&node.id)
+            })
     }
 
     fn is_settled(&self, group: GroupId, nodes: &[NodeId]) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use highwater_record::{Buffer, Compression, Offset};
 
-use super::super::client::{Admin, Client, Consumer, Manner, Producer, Scene, Wish};
+use super::super::client::{Admin, Client, Consumer, Load, Manner, Producer, Scene, Wish};
 use super::super::history::Partition;
 use super::super::oracle::{Violation, demand};
 use super::{Asker, Event, Place, World};
@@ -70,8 +70,11 @@ impl World {
                 } else {
                     rng.usize(..kinds.len())
                 };
-                let bytes_max = plan.value_bytes_max;
-                let producer = Producer::new(process, partition, manner, kinds[kind], bytes_max);
+                let load = Load {
+                    value_bytes_max: plan.value_bytes_max,
+                    batch_records_max: plan.batch_records_max,
+                };
+                let producer = Producer::new(process, partition, manner, kinds[kind], load);
                 clients.push(Client::Producer(producer));
             }
         }

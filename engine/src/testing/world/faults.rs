@@ -2,18 +2,29 @@
 
 use std::time::Duration;
 
+use highwater_log::storage::MemoryDisk;
 use highwater_record::Offset;
 
 use super::super::disk::Disk;
 use super::super::history::Action;
 use super::super::network::Pair;
 use super::super::plan::Profile;
-use super::super::schedule::FaultKind;
-use super::{Asker, Event, Place, World};
+use super::super::schedule::{Fault, FaultKind};
+use super::{Asker, Event, Node, Place, World};
 use crate::{GroupId, NodeId, Op, ShardId};
 
 /// The process in histories that deletes records.
 const DELETER: u64 = 2;
+
+/// After this long something else on a node's disk says that what is durable is there: until
+/// then, damage at the end of a log cannot be told from what a crash has torn.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// Whether a node writes down at once how far its logs are durable.
+fn is_settled(node: &Node) -> bool {
+    let is_hindered = node.paused.is_some() || node.disk.is_full() || node.disk.is_slow();
+    node.is_alive() && !is_hindered
+}
 
 impl World {
     pub(super) fn new_disk(&self, id: NodeId) -> Disk {
@@ -22,10 +33,44 @@ impl World {
 
     /// Whether what a node's disk holds may be damaged.
     pub(super) fn may_rot(&self, node: NodeId) -> bool {
-        let rots =
-            |kind: &FaultKind| matches!(kind, FaultKind::Rot { node: of, .. } if *of == node);
-        let is_planned = self.plan.faults.iter().any(|fault| rots(&fault.kind));
-        is_planned || self.plan.profile == Profile::Beyond
+        let decays = |fault: &Fault| matches!(fault.kind, FaultKind::Decay { .. });
+        let reads = self.plan.disk_read_errors + self.plan.disk_read_flips;
+        let has_victim = reads > 0.0 || self.plan.faults.iter().any(decays);
+        let is_victim = has_victim && self.plan.victim() == Some(node);
+        is_victim || self.plan.profile == Profile::Beyond
+    }
+
+    /// Something is going to be damaged that is on a node's disk now, and settled.
+    fn begin_decay(&mut self, node: NodeId, pick: u64) {
+        let node_ = &self.nodes[&node];
+        if !is_settled(node_) {
+            return;
+        }
+        let (life, older) = (node_.life, node_.disk.remember());
+        let decay = Event::Decay {
+            node,
+            life,
+            older,
+            pick,
+        };
+        self.after(SETTLED, decay);
+    }
+
+    /// Damages what was on a node's disk some time ago, if nothing has happened to the node since.
+    pub(super) fn decay(&mut self, id: NodeId, life: u64, older: &MemoryDisk, pick: u64) {
+        let node = self.nodes.get_mut(&id).expect("nodes stay");
+        if self.calm || node.life != life || !is_settled(node) {
+            return;
+        }
+        let copy = if self.plan.seed.is_multiple_of(2) {
+            'a'
+        } else {
+            'b'
+        };
+        if let Some(decayed) = node.disk.decay(older, copy, pick) {
+            self.report.count("damaged block");
+            self.trace.note(self.now, || format!("{id}: {decayed}"));
+        }
     }
 
     pub(super) fn fault(&mut self, number: usize) {
@@ -85,6 +130,7 @@ impl World {
                 }
                 self.after(down, Event::Restart { node });
             }
+            FaultKind::Decay { node, pick } => self.begin_decay(node, pick),
             FaultKind::Transfer { pick } => {
                 let (to, group) = self.pick_replica(pick);
                 self.ask(Asker::Nobody, to, group, Op::Transfer { to: None });

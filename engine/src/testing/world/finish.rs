@@ -7,7 +7,9 @@ use super::super::history::{Action, Invocation, Partition, ReadRecord};
 use super::super::oracle::{Violation, demand};
 use super::audit::AUDIT_BYTES;
 use super::{Asker, World, front};
-use crate::{CommittedKind, GroupId, LogIndex, NodeId, Op, OpError, OpResult, Outcome};
+use crate::{
+    CommittedEntry, CommittedKind, GroupId, LogIndex, NodeId, Op, OpError, OpResult, Outcome,
+};
 
 /// The process in histories that reads replicas.
 const READER: u64 = 3;
@@ -22,53 +24,108 @@ pub(super) struct FinalRead {
     open: Invocation,
     next: LogIndex,
     start: i64,
+    /// Behind the last record that was read.
+    end: i64,
     records: Vec<ReadRecord>,
+    /// Whether entries are read one by one, up to the one that the disk refuses.
+    is_careful: bool,
+    /// Whether the entry before the next one was refused.
+    has_refused: bool,
+    refused: Vec<(i64, i64)>,
     is_done: bool,
+}
+
+impl FinalRead {
+    /// The next entry is there.
+    fn take(&mut self, entry: &CommittedEntry) -> Result<(), Violation> {
+        self.next = entry.index.next();
+        if let CommittedKind::Data {
+            base_offset,
+            offset_span,
+        } = entry.kind
+        {
+            if std::mem::take(&mut self.has_refused) {
+                self.refuse_up_to(base_offset.to_wire());
+            }
+            self.records.extend(records_from(&entry.body, self.start)?);
+            self.end = base_offset.advance(offset_span.into()).to_wire();
+        }
+        Ok(())
+    }
+
+    /// The next entry, or one of several, is refused: it is damaged, and not told wrongly.
+    fn refuse(&mut self) {
+        if self.is_careful {
+            self.has_refused = true;
+            self.next = self.next.next();
+        }
+        self.is_careful = !self.is_careful;
+    }
+
+    fn refuse_up_to(&mut self, end: i64) {
+        if self.end < end {
+            self.refused.push((self.end, end));
+        }
+    }
 }
 
 impl World {
     /// Reads all replicas.
     pub(super) fn read_replicas(&mut self) -> Result<(), Violation> {
-        let groups = self.groups();
-        for (group, nodes) in self.placed() {
-            let Some(partition) = groups.get(&group) else {
-                continue;
-            };
+        let mut placed = self.placed();
+        let mut all = std::mem::take(&mut self.known);
+        for (group, partition) in self.groups() {
+            let nodes = placed.remove(&group).unwrap_or_default();
+            all.insert(group, (partition, nodes));
+        }
+        for (group, (partition, nodes)) in all {
             for node in nodes {
-                self.begin_final_read(node, group, partition);
+                self.begin_final_read(node, group, &partition);
             }
         }
         let end = self.now + FINAL_READ_MAX;
         self.run_until(end, |world| world.finals.values().all(|it| it.is_done))?;
         let open = self.finals.iter().find(|(_, it)| !it.is_done);
-        demand(
-            open.is_none() || self.may_stop(),
-            "L1 every replica can be read",
-            || format!("{open:?}"),
-        )
+        demand(open.is_none(), "L1 every replica can be read", || {
+            format!("{open:?}")
+        })
     }
 
     fn begin_final_read(&mut self, node: NodeId, group: GroupId, partition: &Partition) {
-        let Some(status) = self.nodes[&node].status(group) else {
-            return;
-        };
         let question = Action::final_read(partition, node.0);
+        let open = self.history.invoke(READER, question);
+        let status = self.nodes[&node].status(group);
+        let start = status
+            .as_ref()
+            .map_or(0, |it| it.log_start_offset.to_wire());
         let read = FinalRead {
             partition: partition.clone(),
-            open: self.history.invoke(READER, question),
+            open,
             next: LogIndex(1),
-            start: status.log_start_offset.to_wire(),
+            start,
+            end: start,
             records: Vec::new(),
+            is_careful: false,
+            has_refused: false,
+            refused: Vec::new(),
             is_done: false,
         };
         self.finals.insert((node, group), read);
-        self.ask_final(node, group, LogIndex(1));
+        match status {
+            Some(_) => self.ask_final(node, group),
+            // A node that does not start refuses everything.
+            None => self.end_final_read(node, group),
+        }
     }
 
-    fn ask_final(&mut self, node: NodeId, group: GroupId, from: LogIndex) {
+    fn ask_final(&mut self, node: NodeId, group: GroupId) {
+        let read = &self.finals[&(node, group)];
         let op = Op::ReadEntries {
-            from,
-            max_bytes: AUDIT_BYTES * 4,
+            from: read.next,
+            max_bytes: match read.is_careful {
+                true => 1,
+                false => AUDIT_BYTES * 4,
+            },
         };
         self.ask(Asker::Final(node, group), front(node), group, op);
     }
@@ -79,37 +136,21 @@ impl World {
         group: GroupId,
         result: OpResult,
     ) -> Result<(), Violation> {
+        let may_refuse = self.damaged.contains(&node) || self.may_rot(node);
         let Some(read) = self.finals.get_mut(&(node, group)) else {
             return Ok(());
         };
         match result {
-            Ok(Outcome::Entries {
-                entries,
-                commit_index,
-            }) => {
+            Ok(Outcome::Entries { entries, .. }) => {
                 for entry in entries {
                     demand(entry.index == read.next, "entries come in order", || {
                         format!("{node} {group}: {} for {}", entry.index, read.next)
                     })?;
-                    read.next = read.next.next();
-                    if matches!(entry.kind, CommittedKind::Data { .. }) {
-                        read.records.extend(records_from(&entry.body, read.start)?);
-                    }
-                }
-                if read.next > commit_index {
-                    self.end_final_read(node, group);
-                    return Ok(());
+                    read.take(&entry)?;
                 }
             }
             Err(OpError::BelowLogStart { first }) => read.next = first,
-            // What is damaged is refused, not told wrongly: its copy elsewhere is what counts.
-            Err(OpError::Storage(_)) if self.damaged.contains(&node) => {
-                read.is_done = true;
-                let question = Action::final_read(&read.partition, node.0);
-                let open = read.open;
-                self.history.fail(open, question);
-                return Ok(());
-            }
+            Err(OpError::Storage(_)) if may_refuse => read.refuse(),
             Err(_) => {}
             Ok(other) => {
                 return demand(false, "answers fit their questions", || {
@@ -117,22 +158,42 @@ impl World {
                 });
             }
         }
-        let next = self.finals[&(node, group)].next;
-        self.ask_final(node, group, next);
+        let next = read.next;
+        let status = self.nodes[&node].status(group);
+        match status.is_some_and(|status| next <= status.commit_index) {
+            true => self.ask_final(node, group),
+            false => self.end_final_read(node, group),
+        }
         Ok(())
     }
 
     fn end_final_read(&mut self, node: NodeId, group: GroupId) {
+        let refuses_end = self.refuses_end(node, group);
         let Some(read) = self.finals.get_mut(&(node, group)) else {
             return;
         };
         read.is_done = true;
+        if read.has_refused || refuses_end {
+            read.refuse_up_to(i64::MAX);
+        }
         let answer = Action::FinalRead {
             partition: read.partition.clone(),
             node: node.0,
             start: read.start,
             records: std::mem::take(&mut read.records),
+            refused: std::mem::take(&mut read.refused),
         };
         self.history.ok(read.open, answer);
+    }
+
+    /// Whether a replica that may lack what others have committed says nothing of it: it does
+    /// not lead, and where its log ends is no claim that nothing is behind it.
+    fn refuses_end(&self, node: NodeId, group: GroupId) -> bool {
+        let may_lack = self.may_stop() || self.damaged.contains(&node);
+        let Some(status) = self.nodes[&node].status(group) else {
+            return may_lack;
+        };
+        let is_behind = status.commit_index < self.oracle.commit_of(group);
+        may_lack && is_behind && !status.is_leader
     }
 }

@@ -60,6 +60,7 @@ impl World {
             node.shards.push(Running {
                 shard,
                 budget,
+                groups: Vec::new(),
                 wake_at: None,
                 crossed: Duration::ZERO,
             });
@@ -117,6 +118,7 @@ impl World {
             self.after(Duration::from_millis(500), Event::Restart { node: id });
             return Ok(());
         }
+        self.damaged.insert(id);
         demand(
             self.may_rot(id),
             "D4 what was written can be read again",

@@ -6,25 +6,25 @@ use super::super::oracle::{Violation, demand};
 use super::nodes::POOL_BYTES;
 use super::{Place, World};
 use crate::kafka::REQUESTS_IN_FLIGHT_MAX;
-use crate::{GroupId, LogIndex, NodeId, ReplicaStatus, ShardId};
+use crate::{GroupId, LogIndex, NodeId, ReplicaStatus};
 
 impl World {
     /// Looks at the replicas of a shard that has taken a turn.
     pub(super) fn observe(&mut self, at: Place) -> Result<(), Violation> {
-        let node = &self.nodes[&at.node];
-        let running = &node.shards[usize::from(at.shard.0)];
-        let groups = running.shard.groups();
-        let statuses: Vec<(GroupId, ReplicaStatus)> = groups
-            .map(|group| (group, running.shard.status(group).expect("listed")))
-            .collect();
-        self.note_gone(at, &statuses);
-        for (group, status) in statuses {
-            let key = (at.node, group);
-            if self.watched.get(&key) == Some(&status) {
-                continue;
-            }
+        self.note_gone(at);
+        let shard = &self.nodes[&at.node].shards[usize::from(at.shard.0)].shard;
+        let statuses = shard.groups().map(|group| (group, shard.status(group)));
+        let is_news = |(group, status): &(GroupId, Option<ReplicaStatus>)| {
+            self.watched.get(&(at.node, *group)) != status.as_ref()
+        };
+        let news: Vec<(GroupId, Option<ReplicaStatus>)> = statuses.filter(is_news).collect();
+        for (group, status) in news {
+            let status = status.expect("a group that is listed");
             self.oracle.standing(at.node, group, &status)?;
-            let before = self.watched.insert(key, status.clone());
+            let before = self.watched.insert((at.node, group), status.clone());
+            if status.is_leader && !before.as_ref().is_some_and(|before| before.is_leader) {
+                self.note_leader_for_disks();
+            }
             if let Some(before) = before {
                 self.note_change(at.node, group, &before, &status);
             }
@@ -33,15 +33,16 @@ impl World {
     }
 
     /// Replicas that were here, and are not any more.
-    fn note_gone(&mut self, at: Place, here: &[(GroupId, ReplicaStatus)]) {
-        let shards = self.plan.shards_of(at.node);
-        let all = (at.node, GroupId(0))..=(at.node, GroupId(u64::MAX));
-        let watched = self.watched.range(all).map(|((_, group), _)| *group);
-        let mine = watched.filter(|group| ShardId::of_group(*group, shards) == at.shard);
-        let is_gone = |group: &GroupId| here.binary_search_by_key(group, |(it, _)| *it).is_err();
-        let gone: Vec<GroupId> = mine.filter(is_gone).collect();
-        for group in gone {
-            self.watched.remove(&(at.node, group));
+    fn note_gone(&mut self, at: Place) {
+        let node = self.nodes.get_mut(&at.node).expect("nodes stay");
+        let running = &mut node.shards[usize::from(at.shard.0)];
+        if running.shard.groups().eq(running.groups.iter().copied()) {
+            return;
+        }
+        let here: Vec<GroupId> = running.shard.groups().collect();
+        let before = std::mem::replace(&mut running.groups, here.clone());
+        for group in before.iter().filter(|group| !here.contains(group)) {
+            self.watched.remove(&(at.node, *group));
             self.report
                 .reached
                 .hit("a node is wiped of a deleted topic");
@@ -105,7 +106,8 @@ impl World {
     }
 
     /// Looks at what each shard says of itself: bounds, and whether a replica has frozen.
-    pub(super) fn observe_gauges(&self) -> Result<(), Violation> {
+    pub(super) fn observe_gauges(&mut self) -> Result<(), Violation> {
+        self.note_damage();
         for node in self.nodes.values() {
             for running in &node.shards {
                 let gauges = running.shard.report().gauges;
@@ -132,6 +134,17 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Notes which nodes have found what they hold damaged.
+    fn note_damage(&mut self) {
+        for node in self.nodes.values() {
+            let mut reports = node.shards.iter().map(|it| it.shard.report().gauges);
+            if reports.any(|it| it.quarantined + it.frozen > 0) {
+                self.damaged.insert(node.id);
+                self.report.reached.hit("a replica is in quarantine");
+            }
+        }
     }
 
     /// How many requests can be on their way at a shard: one of each client, and those of the

@@ -334,6 +334,47 @@ fn lost_on_node_postfix() {
     }
 }
 
+/// The end of a final read that refuses a range.
+fn refusal(node: u32, records: &[(i64, u64)], range: (i64, i64)) -> Action {
+    let mut answer = Action::final_answer(&t(), node, 0, records);
+    if let Action::FinalRead { refused, .. } = &mut answer {
+        refused.push(range);
+    }
+    answer
+}
+
+#[test]
+fn what_a_replica_refuses_to_tell_is_not_lost() {
+    let mut story = Story::with_records(3);
+    story.does(
+        90,
+        Action::final_read(&t(), 1),
+        refusal(1, &[(0, 100), (2, 102)], (1, 2)),
+    );
+    story.is_clean();
+    story.does(
+        91,
+        Action::final_read(&t(), 2),
+        refusal(2, &[(0, 100)], (1, i64::MAX)),
+    );
+    story.is_clean();
+}
+
+#[test]
+fn who_refuses_one_record_excuses_neither_another_nor_another_replica() {
+    let mut story = Story::with_records(3);
+    let question = Action::final_read(&t(), 1);
+    story.does(90, question, refusal(1, &[(0, 100)], (1, 2)));
+    let verdict = check(&story.0, Rules::default());
+    let kinds = [AnomalyKind::Unseen, AnomalyKind::LostOnNodePostfix];
+    assert!(verdict.counts.keys().eq(&kinds), "{:#?}", verdict.anomalies);
+    let mut story = Story::with_records(3);
+    story.finally(1, 0, &[(0, 100), (1, 101)]);
+    let question = Action::final_read(&t(), 2);
+    story.does(90, question, refusal(2, &[(0, 100), (1, 101)], (2, 3)));
+    story.shows(AnomalyKind::LostOnNodePostfix);
+}
+
 #[test]
 fn hole() {
     let mut story = Story::new();

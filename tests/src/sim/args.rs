@@ -56,8 +56,8 @@ impl Default for Wanted {
 /// How many nodes a seed has: three mostly, every number from 1 to 9 sometimes.
 #[must_use]
 pub fn nodes_of_seed(seed: u64) -> u32 {
-    const NODES: [u32; 12] = [3, 3, 5, 3, 1, 3, 5, 3, 7, 2, 4, 9];
-    NODES[usize::try_from(seed % 12).expect("below twelve")]
+    const NODES: [u32; 20] = [3, 3, 5, 3, 1, 3, 5, 3, 7, 3, 2, 3, 4, 3, 6, 3, 9, 3, 8, 3];
+    NODES[usize::try_from(seed % 20).expect("below twenty")]
 }
 
 impl Wanted {

@@ -1,19 +1,21 @@
 //! Many seeds, one after the other, with a word on how it goes and a summary.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use highwater_engine::testing::{Outcome, REACHABLE, Report};
+use highwater_engine::testing::{Outcome, Plan, REACHABLE, Report};
 
-use super::args::{Wanted, nodes_of_seed};
+use super::args::Wanted;
 use super::record;
-use super::seed::run_seed;
+use super::seed::{ACKED_MIN, Work, run_seed};
 use crate::history::write_event;
 
 /// Of how many seeds one is run again in another process, to compare the hashes of the traces.
-const RECHECK_EVERY: u64 = 100;
+pub const RECHECK_EVERY: u64 = 100;
 
 /// What came of a campaign.
 #[derive(Debug, Default)]
@@ -21,6 +23,10 @@ pub(super) struct Campaign {
     pub(super) total: Report,
     pub(super) seeds: u64,
     pub(super) failed: u64,
+    /// Runs that acknowledged few records because of their faults, by what has kept them.
+    pub(super) excused: BTreeMap<&'static str, u64>,
+    /// Seeds of runs that acknowledged few records without an excuse.
+    pub(super) short: Vec<u64>,
     /// Traces whose hash was computed again, and how many were not the same.
     pub(super) rechecked: (u64, u64),
     pub(super) took: Duration,
@@ -87,11 +93,16 @@ impl Campaign {
             println!("{:016x}", report.trace_hash);
         } else if wanted.record && seed.is_multiple_of(RECHECK_EVERY) {
             self.rechecked.0 += 1;
-            let again = hash_elsewhere(wanted, seed)?;
-            if again != format!("{:016x}", report.trace_hash) {
+            let again = hash_elsewhere(&std::env::current_exe()?, &wanted.plan(seed))?;
+            if again != report.trace_hash {
                 self.rechecked.1 += 1;
                 println!("seed {seed} gave another trace in another process");
             }
+        }
+        match Work::of(report) {
+            Work::Enough => {}
+            Work::Excused(cause) => *self.excused.entry(cause).or_default() += 1,
+            Work::Short => self.short.push(seed),
         }
         self.total.merge(report);
         Ok(())
@@ -136,9 +147,22 @@ impl Campaign {
             total.committed,
             total.leaders,
         );
+        println!(
+            "{} times all disks were looked at as a power cut would have left them",
+            total.disk_looks
+        );
         if self.rechecked.0 > 0 {
             let (all, differ) = self.rechecked;
             println!("{all} traces computed again in another process, {differ} differ");
+        }
+        for (cause, runs) in &self.excused {
+            println!("{runs} runs acknowledged fewer than {ACKED_MIN} records: {cause}");
+        }
+        if !self.short.is_empty() {
+            println!(
+                "fewer than {ACKED_MIN} without an excuse: seeds {:?}",
+                self.short
+            );
         }
         let faults: Vec<String> = total
             .faults
@@ -161,13 +185,17 @@ impl Campaign {
     }
 }
 
-/// The hash of a seed's trace, as another process computes it.
-fn hash_elsewhere(wanted: &Wanted, seed: u64) -> anyhow::Result<String> {
-    let nodes = wanted.nodes.unwrap_or_else(|| nodes_of_seed(seed));
-    let output = Command::new(std::env::current_exe()?)
-        .args(["--hash", "--seeds", "1", "--first", &seed.to_string()])
-        .args(["--nodes", &nodes.to_string()])
-        .args(["--profile", wanted.profile.name()])
+/// The hash of the trace of a plan's seed, as another process of the program `sim` computes it.
+///
+/// # Errors
+///
+/// If the process cannot be started, or prints no hash.
+pub fn hash_elsewhere(program: &Path, plan: &Plan) -> anyhow::Result<u64> {
+    let output = Command::new(program)
+        .args(["--hash", "--seeds", "1", "--first", &plan.seed.to_string()])
+        .args(["--nodes", &plan.nodes.to_string()])
+        .args(["--profile", plan.profile.name()])
         .output()?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let text = String::from_utf8_lossy(&output.stdout);
+    u64::from_str_radix(text.trim(), 16).with_context(|| text.into_owned())
 }

@@ -6,5 +6,5 @@ mod record;
 mod seed;
 
 pub use args::{HELP, Wanted, nodes_of_seed};
-pub use campaign::run;
-pub use seed::{Failure, again, run_seed};
+pub use campaign::{RECHECK_EVERY, hash_elsewhere, run};
+pub use seed::{ACKED_MIN, Failure, Work, again, run_seed};

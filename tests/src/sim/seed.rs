@@ -5,6 +5,38 @@ use highwater_engine::testing::{Outcome, Plan, Report, World, shrink};
 /// How often a failing plan is run again to make it smaller.
 const SHRINK_RUNS_MAX: u32 = 60;
 
+/// Records that a run acknowledges, where its faults let it.
+pub const ACKED_MIN: u64 = 1_000;
+
+/// The share of a run's time, in per cent, from which on what hinders clients excuses any result;
+/// below it a run has to do its share of the rest.
+const EXCUSE_PERCENT: u64 = 40;
+
+/// Whether a run has done enough to prove something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// At least [`ACKED_MIN`] records are acknowledged.
+    Enough,
+    /// Fewer, since faults have kept clients from being served for so much of the time.
+    Excused(&'static str),
+    /// Fewer, and nobody knows why.
+    Short,
+}
+
+impl Work {
+    /// What a run has done.
+    #[must_use]
+    pub fn of(report: &Report) -> Work {
+        let hindered = report.hindrance.percent();
+        let is_in_keeping = report.acked * 100 >= ACKED_MIN * (100 - hindered);
+        match report.hindrance.worst() {
+            _ if report.acked >= ACKED_MIN => Work::Enough,
+            Some(cause) if is_in_keeping || hindered >= EXCUSE_PERCENT => Work::Excused(cause),
+            _ => Work::Short,
+        }
+    }
+}
+
 /// A seed that fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {

@@ -360,6 +360,7 @@ fn final_read(
         node,
         start,
         records,
+        refused: Vec::new(),
     };
     let event = |phase, action| Event {
         time: Duration::from_nanos(now()),

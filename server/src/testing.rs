@@ -45,7 +45,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use highwater_engine::testing::{Embedded, Lost, Plan, Violation};
+use highwater_engine::testing::{Embedded, Fault, FaultKind, Lost, Plan, Violation};
 use highwater_engine::{Fetch, Fetched, GroupId, NodeId, Op, OpError, Outcome, Produce, ReadFrom};
 use highwater_record::{Offset, TopicName, TopicPartition};
 
@@ -122,13 +122,18 @@ impl SimCluster {
 
     /// Lets the seed draw faults too, until [`calm_down`](SimCluster::calm_down): which kinds, and
     /// how often, differs from seed to seed. Nodes that crash so start again by themselves within
-    /// three seconds.
+    /// three seconds. Disks give back what was synced: a replica whose disk does not refuses, and
+    /// need not have everything again when [`check`](SimCluster::check) looks.
     #[must_use]
     pub fn with_faults(self) -> SimCluster {
         self.replan(|plan| {
-            let drawn = Plan::of_seed(plan.seed, plan.nodes);
+            let mut drawn = Plan::of_seed(plan.seed, plan.nodes);
+            let decays = |fault: &Fault| matches!(fault.kind, FaultKind::Decay { .. });
+            drawn.faults.retain(|fault| !decays(fault));
             *plan = Plan {
                 groups: plan.groups,
+                disk_read_errors: 0.0,
+                disk_read_flips: 0.0,
                 ..drawn
             };
         })

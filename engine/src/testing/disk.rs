@@ -186,7 +186,7 @@ impl Disk {
             slow: None,
             is_full: false,
             rng: Rng::with_seed(0),
-            format: self.format.clone(),
+            format: self.format,
             is_formatted: self.is_formatted,
             controls: Vec::new(),
         };

@@ -133,9 +133,9 @@ pub struct Plan {
     pub disk_errors: f64,
     /// The chance that a new file finds no room, or a read no descriptor.
     pub disk_shortages: f64,
-    /// The chance that a read of the [victim](Plan::victim)'s disk fails.
+    /// The chance that a read fails, on the one node whose disk may damage what it holds.
     pub disk_read_errors: f64,
-    /// The chance that a read of the [victim](Plan::victim) gives a bit that is flipped.
+    /// The chance that a read gives a bit that is flipped, on that node.
     pub disk_read_flips: f64,
     /// What happens when.
     pub faults: Vec<Fault>,

@@ -2,10 +2,10 @@
 //!
 //! A run of a scenario has three to nine processes of `highwater start`, each in a network
 //! namespace of its own, and clients of several libraries that write and read all the time. A
-//! router of ours carries the packets between them ([`net`]); processes are killed, stopped and
+//! router of ours carries the packets between them (`net`); processes are killed, stopped and
 //! starved, clocks shifted, disks filled and cut from their power, as a schedule says that
-//! follows from the seed ([`schedule`]). In the end everything is healed and comes to rest, the
-//! nodes end, each replica's files are read by themselves ([`replicas`]), and the checker of
+//! follows from the seed (`schedule`). In the end everything is healed and comes to rest, the
+//! nodes end, each replica's files are read by themselves (`replicas`), and the checker of
 //! histories judges what all clients were told.
 //!
 //! What takes root is left out without it: then nodes live on loopback, and only processes are

@@ -271,8 +271,17 @@ impl<S: Storage> Store<S> {
             is_whole,
         });
         self.announce_closed_of(group);
-        self.damaged.insert(group, self.now);
+        self.damaged.insert(group, self.due_after(group, sequence));
         self.close_repair(false);
+    }
+
+    /// When a group is looked at again whose file was just repaired: at once, unless what is left
+    /// to repair is that same file. Its copy is whole, so another would change nothing.
+    fn due_after(&self, group: GroupId, repaired: Sequence) -> Duration {
+        match self.groups.get(&group).and_then(repairable) {
+            Some(Repairable::Now(next)) if next == repaired => self.now + PAUSE,
+            _ => self.now,
+        }
     }
 
     fn give_up(&mut self, reason: GivenUp) {

@@ -37,7 +37,9 @@ impl World {
         let reads = self.plan.disk_read_errors + self.plan.disk_read_flips;
         let has_victim = reads > 0.0 || self.plan.faults.iter().any(decays);
         let is_victim = has_victim && self.plan.victim() == Some(node);
-        is_victim || self.plan.profile == Profile::Beyond
+        let rots =
+            |fault: &Fault| matches!(fault.kind, FaultKind::Rot { node: of, .. } if of == node);
+        is_victim || self.plan.faults.iter().any(rots) || self.plan.profile == Profile::Beyond
     }
 
     /// Something is going to be damaged that is on a node's disk now, and settled.

@@ -10,11 +10,11 @@ mod malformed;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cluster::{
     Acknowledged, Cluster, Load, PATIENCE, anonymous_kib, check_records, describe, say, wait_for,
+    watch_memory,
 };
 use malformed::{Attack, Attacks, Then};
 
@@ -91,25 +91,17 @@ fn connect_idle(address: SocketAddr) -> Vec<TcpStream> {
 
 /// All attacks; gives the most memory that the node was seen to have meanwhile.
 fn attack(address: SocketAddr, pid: u32) -> u64 {
-    let is_over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            let mut most = 0;
-            while !is_over.load(Ordering::Relaxed) {
-                most = most.max(anonymous_kib(pid));
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            most
+    let attackers = || {
+        std::thread::scope(|scope| {
+            let attackers: Vec<_> = (0..ATTACKERS)
+                .map(|seed| scope.spawn(move || attack_by_seed(address, seed)))
+                .collect();
+            let results: Vec<_> = attackers.into_iter().map(|it| it.join()).collect();
+            results.into_iter().for_each(|result| result.unwrap());
         });
-        let attackers: Vec<_> = (0..ATTACKERS)
-            .map(|seed| scope.spawn(move || attack_by_seed(address, seed)))
-            .collect();
-        // Before the watch is told to end, or it would never.
-        let results: Vec<_> = attackers.into_iter().map(|it| it.join()).collect();
-        is_over.store(true, Ordering::Relaxed);
-        results.into_iter().for_each(|result| result.unwrap());
-        watch.join().unwrap()
-    })
+    };
+    let ((), most) = watch_memory(&[pid], attackers);
+    most[0]
 }
 
 fn attack_by_seed(address: SocketAddr, seed: u64) {

@@ -15,20 +15,30 @@ const RETRY_AFTER_MAX: Duration = Duration::from_millis(16);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NeverFits;
 
-/// A buffer for `bytes`, as soon as the budget has them. Whoever waits here does not read, so
-/// the sender is stopped by flow control.
+/// A buffer for `bytes`, as soon as the budget has them, and `others` more that are not for this
+/// reader. Whoever waits here does not read, so the sender is stopped by flow control.
 pub(crate) async fn reserve(
     pool: &BufferPool,
     bytes: usize,
+    others: usize,
     waits: &Counter,
 ) -> Result<BufferMut, NeverFits> {
     let mut retry_after = RETRY_AFTER_MIN;
+    let budget = pool.budget();
+    let most = budget.limit().saturating_sub(others);
+    if bytes > most {
+        return Err(NeverFits);
+    }
     loop {
-        match pool.get(bytes) {
-            Ok(buffer) => return Ok(buffer),
-            Err(exhausted) if exhausted.wanted > exhausted.limit => return Err(NeverFits),
-            Err(_) => waits.add(1),
+        if budget.used().saturating_add(bytes) <= most {
+            match pool.get(bytes) {
+                Ok(buffer) => return Ok(buffer),
+                // Rounded up, it may be more than there is.
+                Err(exhausted) if exhausted.wanted > exhausted.limit => return Err(NeverFits),
+                Err(_) => {}
+            }
         }
+        waits.add(1);
         tokio::time::sleep(retry_after).await;
         retry_after = RETRY_AFTER_MAX.min(retry_after * 2);
     }

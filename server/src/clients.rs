@@ -18,6 +18,10 @@ use tokio::time::timeout;
 /// How often a connection that may not read asks again whether the shard takes more.
 const PRESSURE_RETRY: Duration = Duration::from_millis(1);
 
+/// An answer goes out in pieces of so many bytes, each of which its client must take in time: one
+/// that is slow gets its answer, one that does not read gives back what it holds.
+const PIECE_BYTES_MAX: usize = 1 << 20;
+
 /// A shard's thread, as its connections see it.
 pub(crate) trait Host {
     /// Hands something to the shard and wakes it.
@@ -106,7 +110,7 @@ pub(crate) async fn serve<R, W>(
     tracing::debug!(conn = conn.0, %from, "client connected");
     let reason = tokio::select! {
         reason = read_requests(host, conn, reader, &in_flight) => reason,
-        reason = write_answers(write, waiting, &in_flight, terms.limits.idle) => reason,
+        reason = write_answers(write, waiting, &in_flight, terms.limits.frame) => reason,
     };
     tracing::debug!(conn = conn.0, %reason, "client gone");
     clients.open.borrow_mut().remove(&conn);
@@ -152,11 +156,12 @@ async fn write_answers<W: ChunkWrite>(
     while let Some(answer) = waiting.recv().await {
         match answer {
             Answer::Chunks(chunks) => {
-                // One that never reads does not hold what it was sent for ever.
-                match timeout(patience, stream.write_chunks(chunks)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return error.to_string(),
-                    Err(_) => return format!("it read nothing for {patience:?}"),
+                for piece in pieces(chunks) {
+                    match timeout(patience, stream.write_chunks(piece)).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => return error.to_string(),
+                        Err(_) => return format!("it read too little in {patience:?}"),
+                    }
                 }
                 in_flight.count.set(in_flight.count.get() - 1);
                 in_flight.changed.notify_one();
@@ -165,4 +170,48 @@ async fn write_answers<W: ChunkWrite>(
         }
     }
     "the node stops".to_owned()
+}
+
+/// An answer in pieces of at most [`PIECE_BYTES_MAX`], without a copy.
+fn pieces(chunks: Vec<Bytes>) -> Vec<Vec<Bytes>> {
+    let mut pieces = Vec::new();
+    let mut piece = Vec::with_capacity(chunks.len());
+    let mut room = PIECE_BYTES_MAX;
+    for mut chunk in chunks {
+        while chunk.len() > room {
+            piece.push(chunk.split_to(room));
+            pieces.push(std::mem::take(&mut piece));
+            room = PIECE_BYTES_MAX;
+        }
+        room -= chunk.len();
+        piece.push(chunk);
+    }
+    pieces.push(piece);
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(lengths: &[usize], expected: &[usize]) {
+        let chunk =
+            |&length: &usize| Bytes::from(vec![u8::try_from(length % 251).unwrap(); length]);
+        let chunks: Vec<Bytes> = lengths.iter().map(chunk).collect();
+        let whole = chunks.concat();
+        let pieces = pieces(chunks);
+        let sizes: Vec<usize> = pieces.iter().map(|it| it.concat().len()).collect();
+        assert_eq!(sizes, expected);
+        assert_eq!(pieces.concat().concat(), whole);
+    }
+
+    #[test]
+    fn answers_are_cut_where_a_piece_is_full() {
+        const MAX: usize = PIECE_BYTES_MAX;
+        check(&[], &[0]);
+        check(&[10, 0, 20], &[30]);
+        check(&[MAX], &[MAX]);
+        check(&[MAX, 1], &[MAX, 1]);
+        check(&[1, 2 * MAX, 5], &[MAX, MAX, 6]);
+    }
 }

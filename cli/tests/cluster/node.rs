@@ -1,14 +1,14 @@
 //! One node: a process of `highwater start`.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::wait_for;
+use super::{PATIENCE, wait_for};
 
 /// How a process is started: `Command::spawn`, or something before it.
 pub(crate) type Launch = fn(&mut Command) -> io::Result<Child>;
@@ -85,6 +85,29 @@ impl Node {
     /// What the node has said so far.
     pub(crate) fn log_text(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// What it tells of itself over HTTP, in Prometheus' text format.
+    pub(crate) fn scrape(&self) -> String {
+        let mut stream = TcpStream::connect(self.metrics()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    }
+
+    /// One of its numbers, such as `memory_used_bytes`.
+    #[track_caller]
+    pub(crate) fn metric(&self, name: &str) -> u64 {
+        let text = self.scrape();
+        let start = format!("highwater_{name}{{");
+        let line = text.lines().find(|line| line.starts_with(&start));
+        let value = line.and_then(|line| line.rsplit(' ').next());
+        value
+            .unwrap_or_else(|| panic!("no {name} in {text}"))
+            .parse()
+            .unwrap()
     }
 
     /// The command that starts it.

@@ -4,7 +4,7 @@
 use highwater_consensus::{Lane, LogIndex, NodeId, Session};
 use highwater_log::storage::Storage;
 use highwater_log::{self as log, Entry, EntryKind, Lookup, Read, ReadError, TimestampOffset};
-use highwater_record::{Buffer, Offset};
+use highwater_record::{Buffer, BufferPool, Charge, Offset};
 
 use super::waiting::ReadPoint;
 use super::{Effects, Env, Origin, Partition};
@@ -16,6 +16,15 @@ use crate::positions::{self, Control};
 
 /// How many reads of the disk may be under way in a partition; more are refused as busy.
 pub(super) const READS_MAX: usize = 1_024;
+
+/// How many eighths of the memory may be in use when more is read for clients. What is read is held
+/// until the client has taken it, and clients take their time: what they hold must not stop those
+/// who write. An eighth is always left to reads beside a tail cache of half the memory, the most
+/// that it may have.
+const FETCH_EIGHTHS: usize = 5;
+
+/// How many bytes are read for a fetch at once; it goes on from there.
+const FETCH_STEP_BYTES_MAX: usize = 8 << 20;
 
 /// How often a read is tried before its failure is told. What a disk refuses once it may give
 /// the next time (F19); what is damaged is quarantined at the first try, and refused at once then.
@@ -60,6 +69,15 @@ pub(super) struct Gather {
     /// The entry to read on from.
     from: log::LogIndex,
     attempt: u8,
+    /// Memory for what the disk is to deliver, set aside as long as nobody has taken it.
+    promised: Option<Charge>,
+}
+
+/// How many bytes may still be read for clients.
+fn left_for_clients(pool: &BufferPool) -> usize {
+    let budget = pool.budget();
+    let most = budget.limit() / 8 * FETCH_EIGHTHS;
+    most.saturating_sub(budget.used())
 }
 
 /// Where a fetch begins.
@@ -87,6 +105,7 @@ impl Partition {
                     next_offset: fetch.offset,
                     from,
                     attempt: 1,
+                    promised: None,
                 },
             ),
             Ok(Start::Nothing) => {
@@ -150,12 +169,19 @@ impl Partition {
     /// Reads on until the fetch has what it may have, or the disk is to deliver it.
     fn gather<S: Storage>(&mut self, env: &mut Env<'_, S>, mut gather: Gather) {
         loop {
+            gather.promised = None;
+            let left = left_for_clients(env.pool) / 2;
+            if left == 0 {
+                // As if there were nothing more yet: the consumer waits, and asks again.
+                return self.fetch_done(env.effects, gather);
+            }
             if self.reads.len() >= READS_MAX {
                 let busy = OpError::Busy("too many reads are under way");
                 return env.effects.done.push((gather.origin, Err(busy)));
             }
             let ticket = self.new_ticket();
-            let room = gather.fetch.max_bytes.saturating_sub(gather.bytes).max(1);
+            let room = gather.fetch.max_bytes.saturating_sub(gather.bytes);
+            let room = room.clamp(1, left.min(FETCH_STEP_BYTES_MAX));
             match env.store.read(self.group, gather.from, room, ticket) {
                 Ok(Read::Ready(entries)) => {
                     if self.gathered(&mut gather, entries) {
@@ -163,6 +189,9 @@ impl Partition {
                     }
                 }
                 Ok(Read::Pending) => {
+                    // Once for the buffer that the disk will fill, which is not there yet, and once
+                    // while both count.
+                    gather.promised = env.pool.budget().charge(2 * room).ok();
                     self.reads.insert(ticket.0, PendingRead::Fetch(gather));
                     return;
                 }

@@ -18,7 +18,7 @@ use super::memory::{self, SMALL};
 /// As a node has it by default.
 const FRAME_BYTES_MAX: usize = 16 << 20;
 
-/// Memory is taken for 64 KiB of a frame at first, then for sixteen times what has come.
+/// Memory is taken for 16 KiB of a frame at first, then for sixteen times what has come.
 const GROWTH: usize = 17;
 
 thread_local! {

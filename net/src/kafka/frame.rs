@@ -15,13 +15,18 @@ use crate::memory::reserve;
 /// The bytes of a frame's length prefix.
 pub const LENGTH_BYTES: usize = 4;
 
-/// How much of a frame is read before more memory is taken on the word of its length, in bytes.
-const FIRST_BYTES: usize = 64 << 10;
+/// How much of a frame is read before more memory is taken on the word of its length, in bytes: as
+/// many clients as one address may have take a quarter of the usual budget with it, not all.
+const FIRST_BYTES: usize = 16 << 10;
 
 /// How much memory is taken for the rest, as a multiple of what has come: a sender of nothing but
 /// lengths must not take the memory of those who send. What has come is copied then, once for
-/// frames up to 1 MiB and twice above.
+/// frames up to 256 KiB, twice up to 4 MiB and three times above.
 const GROWTH: usize = 16;
+
+/// What part of the memory clients' frames leave to others: the log's writes, and peers, without
+/// whom nothing that clients wait for is done.
+const OTHERS_DIVISOR: usize = 8;
 
 /// How many chunks go out in one system call.
 const SLICES_MAX: usize = 64;
@@ -179,10 +184,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
     /// Memory for a frame, as soon as the budget has it; nothing is read meanwhile.
     async fn reserve(&self, length: usize) -> Result<BufferMut, ReadError> {
-        let buffer = reserve(&self.pool, length, &self.memory_waits).await;
+        let limit = self.pool.budget().limit();
+        let others = limit / OTHERS_DIVISOR;
+        let buffer = reserve(&self.pool, length, others, &self.memory_waits).await;
         buffer.map_err(|_| ReadError::TooLarge {
             length,
-            limit: self.pool.budget().limit(),
+            limit: limit - others,
         })
     }
 }
@@ -339,6 +346,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn clients_leave_memory_to_others() {
+        let budget = Budget::new(8 << 20);
+        let pool = BufferPool::new(budget.clone(), 4096);
+        let held = budget.charge(7 << 20).unwrap();
+        let mut reader = FrameReader::new(&b"\0\0\0\x02ab"[..], pool.clone(), LIMITS);
+        let mut next = Box::pin(reader.next());
+        let waiting = timeout(Duration::from_secs(1), &mut next).await;
+        assert!(waiting.is_err(), "the rest is not for clients");
+        let for_a_peer = reserve(&pool, 512 << 10, 0, &Counter::default()).await;
+        assert!(for_a_peer.is_ok(), "it is for peers");
+        drop((for_a_peer, held));
+        assert_eq!(next.await.unwrap().as_deref(), Some(&b"ab"[..]));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn memory_is_taken_for_what_has_come_not_for_what_is_claimed() {
         let limits = ReadLimits {
             frame_bytes_max: 16 << 20,
@@ -372,7 +394,8 @@ mod tests {
         };
         let budget = Budget::new(1 << 20);
         let pool = BufferPool::new(budget.clone(), 4096);
-        let held = budget.charge((1 << 20) - FIRST_BYTES).unwrap();
+        let others = budget.limit() / OTHERS_DIVISOR;
+        let held = budget.charge((1 << 20) - others - FIRST_BYTES).unwrap();
         let mut bytes = (200_u32 << 10).to_be_bytes().to_vec();
         bytes.resize(LENGTH_BYTES + (200 << 10), 1);
         let mut reader = FrameReader::new(&bytes[..], pool, limits);

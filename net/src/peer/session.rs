@@ -209,7 +209,7 @@ impl Receiver {
             Lane::Control => &self.shared.control_pool,
             Lane::Append | Lane::Bulk => &self.shared.config.pool,
         };
-        let mut body = reserve(pool, bytes as usize, &self.shared.counters.budget_waits)
+        let mut body = reserve(pool, bytes as usize, 0, &self.shared.counters.budget_waits)
             .await
             .map_err(|_| DownReason::AboveBudget { lane, bytes })?;
         let whole = self.stream.read_buffer(&mut body, bytes as usize).await;

@@ -22,6 +22,9 @@ pub(crate) enum Shape {
     Structures(&'static [Field]),
     /// A tagged field whose value is an array of structures; absent in the main sequence.
     TaggedStructures(u32, &'static [Field]),
+    /// A tagged field whose value is so many bytes. The generated decoder takes them whatever the
+    /// field's own size says, and would read on from another place than the walk.
+    TaggedFixed(u32, usize),
 }
 
 /// A field and the versions that have it, both ends inclusive.
@@ -71,6 +74,10 @@ const fn structures(fields: &'static [Field]) -> Field {
 
 const fn tagged_structures(tag: u32, fields: &'static [Field]) -> Field {
     field(Shape::TaggedStructures(tag, fields))
+}
+
+const fn tagged_fixed(tag: u32, bytes: usize) -> Field {
+    field(Shape::TaggedFixed(tag, bytes))
 }
 
 /// Walks the body of a request from byte `at` of its frame to the end.
@@ -123,13 +130,17 @@ fn walk_structure(
     }
     let mut known = Vec::new();
     reader.tagged_fields(|tag, range| {
-        if let Some(elements) = known_tagged_field(fields, version, tag) {
-            known.push((elements, range));
+        if let Some(shape) = known_tagged_field(fields, version, tag) {
+            known.push((shape, range));
         }
         Ok(())
     })?;
-    for (elements, range) in known {
-        reader.within(range, |reader| walk_structures(elements, version, reader))?;
+    for (shape, range) in known {
+        reader.within(range, |reader| match shape {
+            Shape::TaggedStructures(_, elements) => walk_structures(elements, version, reader),
+            Shape::TaggedFixed(_, bytes) => reader.take(*bytes).map(drop),
+            _ => unreachable!("only tagged fields are looked up"),
+        })?;
     }
     Ok(())
 }
@@ -138,13 +149,13 @@ fn known_tagged_field(
     fields: &'static [Field],
     version: i16,
     wanted: u32,
-) -> Option<&'static [Field]> {
-    fields.iter().find_map(|field| match field.shape {
-        Shape::TaggedStructures(tag, elements) if tag == wanted && field.is_in(version) => {
-            Some(elements)
-        }
-        _ => None,
-    })
+) -> Option<&'static Shape> {
+    let mut present = fields.iter().filter(|field| field.is_in(version));
+    let is_wanted = |field: &&Field| match field.shape {
+        Shape::TaggedStructures(tag, _) | Shape::TaggedFixed(tag, _) => tag == wanted,
+        _ => false,
+    };
+    present.find(is_wanted).map(|field| &field.shape)
 }
 
 fn walk_shape(
@@ -163,7 +174,7 @@ fn walk_shape(
             Ok(())
         }
         Shape::Structures(fields) => walk_structures(fields, version, reader),
-        Shape::TaggedStructures(..) => Ok(()),
+        Shape::TaggedStructures(..) | Shape::TaggedFixed(..) => Ok(()),
     }
 }
 
@@ -322,7 +333,9 @@ const API_VERSIONS_RESPONSE: &[Field] = &[
     structures(&[INT16, INT16, INT16]),
     INT32.since(1),
     tagged_structures(0, &[TEXT, INT16, INT16]).since(3),
+    tagged_fixed(1, 8).since(3),
     tagged_structures(2, &[TEXT, INT16, INT16]).since(3),
+    tagged_fixed(3, 1).since(3),
 ];
 
 const CREATE_TOPICS_RESPONSE: &[Field] = &[
@@ -335,6 +348,7 @@ const CREATE_TOPICS_RESPONSE: &[Field] = &[
         INT32.since(5),
         INT16.since(5),
         structures(&[TEXT, TEXT, BOOL, INT8, BOOL]).since(5),
+        tagged_fixed(0, 2).since(5),
     ]),
 ];
 

@@ -211,3 +211,19 @@ fn a_known_tagged_field_stays_within_its_bounds() {
         Err(DecodeError::Truncated { .. })
     ));
 }
+
+#[test]
+fn a_known_tagged_field_is_as_long_as_its_type() {
+    // ApiVersions 3: no keys, no throttling; two tagged fields. The epoch (tag 1) says that it has
+    // no bytes, and the generated decoder would take eight, and then the last five for a count of
+    // features.
+    let lie = b"\0\0\0\x01\0\0\x01\0\0\0\0\x02\x01\0\x09\x08abcdefgh\xff\xff\xff\xff\x0f";
+    assert!(matches!(
+        ApiVersionsRequest::decode_answer(3, &Bytes::from_static(lie)),
+        Err(DecodeError::Truncated { .. })
+    ));
+    let truth = b"\0\0\0\x01\0\0\x01\0\0\0\0\x02\x01\x08\0\0\0\0\0\0\0\x07\x03\x01\x01";
+    let answer = ApiVersionsRequest::decode_answer(3, &Bytes::from_static(truth)).unwrap();
+    assert_eq!(answer.finalized_features_epoch, 7);
+    assert!(answer.zk_migration_ready);
+}

@@ -26,6 +26,8 @@ impl Generator {
         for field in fields.iter().filter(|field| field.is_in(version)) {
             match &field.shape {
                 Shape::TaggedStructures(tag, elements) => tagged.push((*tag, *elements)),
+                // Left out, as the generated encoder does with those that say nothing new.
+                Shape::TaggedFixed(..) => {}
                 shape => self.shape(shape),
             }
         }
@@ -84,7 +86,9 @@ impl Generator {
                     self.structure(fields);
                 }
             }
-            Shape::TaggedStructures(..) => unreachable!("written by structure"),
+            Shape::TaggedStructures(..) | Shape::TaggedFixed(..) => {
+                unreachable!("written by structure")
+            }
         }
     }
 

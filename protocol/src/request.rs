@@ -74,6 +74,7 @@ macro_rules! generated_messages {
             ///
             /// Produce's records share the frame's memory. All other requests are decoded from a
             /// copy of their body, so that nothing kept from them keeps a pooled frame alive.
+            /// Tagged fields are passed over: no request that we know has any of its own.
             ///
             /// # Errors
             /// [`DecodeError`] if the bytes do not hold the format of the header's version. What
@@ -91,8 +92,7 @@ macro_rules! generated_messages {
                     }
                     ApiKey::Fetch => FetchRequest::decode(version, frame, at).map(Self::Fetch),
                     $(ApiKey::$variant => {
-                        check_request(key, version, frame, at)?;
-                        let body = Bytes::copy_from_slice(&frame[at..]);
+                        let body = check_request(key, version, frame, at)?;
                         decode(key, version, body).map(Self::$variant)
                     })*
                 }

@@ -7,6 +7,8 @@
 //! fields is limited, and a request ends where its frame ends. What passes can be decoded with
 //! memory of at most a constant times the limit on elements, plus the frame.
 
+use bytes::Bytes;
+
 use crate::wire::{Allowance, Reader};
 use crate::{ApiKey, DecodeError};
 
@@ -80,15 +82,20 @@ const fn tagged_fixed(tag: u32, bytes: usize) -> Field {
     field(Shape::TaggedFixed(tag, bytes))
 }
 
-/// Walks the body of a request from byte `at` of its frame to the end.
+/// Walks the body of a request from byte `at` of its frame to the end. Gives it in memory of its
+/// own and without tagged fields: no request of ours has one that we know, and what is not known
+/// is not kept (CVE-2022-34917). The generated decoder would, and could not write those whose tag
+/// is 2^31 or more.
 pub(crate) fn check_request(
     key: ApiKey,
     version: i16,
     frame: &[u8],
     at: usize,
-) -> Result<(), DecodeError> {
+) -> Result<Bytes, DecodeError> {
     let allowance = Allowance::request();
-    check(key, version, frame, at, request_fields(key), allowance)?.finish()
+    let reader = check(key, version, frame, at, request_fields(key), allowance)?;
+    reader.finish()?;
+    Ok(reader.copy_without_tagged_fields(at))
 }
 
 /// Walks the body of a response from byte `at` of its frame. Bytes behind it are ignored, as by

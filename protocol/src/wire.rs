@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::DecodeError;
 
@@ -22,6 +22,9 @@ pub const RESPONSE_ELEMENTS_MAX: usize = 4_194_304;
 
 /// Unknown tagged fields that one message may hold. Real clients send none.
 pub const TAGGED_FIELDS_MAX: usize = 1_024;
+
+/// The number of tagged fields, as an UNSIGNED_VARINT, of a structure that has none.
+const NO_TAGGED_FIELDS: u8 = 0;
 
 /// What a message may still hold; every array and every tagged field is charged before anything
 /// is allocated for it.
@@ -77,6 +80,9 @@ pub(crate) struct Reader<'a> {
     at: usize,
     flexible: bool,
     allowance: Allowance,
+    /// Where tagged fields lie, with their number: one range a structure that has any, at most
+    /// [`TAGGED_FIELDS_MAX`].
+    tagged: Vec<Range<usize>>,
 }
 
 impl<'a> Reader<'a> {
@@ -86,6 +92,7 @@ impl<'a> Reader<'a> {
             at,
             flexible,
             allowance,
+            tagged: Vec::new(),
         }
     }
 
@@ -239,6 +246,7 @@ impl<'a> Reader<'a> {
         if !self.flexible {
             return Ok(());
         }
+        let start = self.at;
         let fields = self.unsigned_varint()?;
         for _ in 0..fields {
             self.allowance.charge_tagged_field()?;
@@ -247,7 +255,23 @@ impl<'a> Reader<'a> {
             let range = self.take(size)?;
             visit(tag, range)?;
         }
+        if fields > 0 {
+            self.tagged.push(start..self.at);
+        }
         Ok(())
+    }
+
+    /// What was read, from `start` on, in memory of its own and without any tagged fields.
+    pub(crate) fn copy_without_tagged_fields(&self, start: usize) -> Bytes {
+        let mut copy = BytesMut::with_capacity(self.at - start);
+        let mut from = start;
+        for tagged in &self.tagged {
+            copy.put_slice(&self.bytes[from..tagged.start]);
+            copy.put_u8(NO_TAGGED_FIELDS);
+            from = tagged.end;
+        }
+        copy.put_slice(&self.bytes[from..self.at]);
+        copy.freeze()
     }
 
     /// Passes over the tagged fields at the end of a structure.
@@ -381,7 +405,7 @@ impl Writer {
     /// Closes a structure that has no tagged fields.
     pub(crate) fn no_tagged_fields(&mut self) {
         if self.flexible {
-            self.bytes.put_u8(0);
+            self.bytes.put_u8(NO_TAGGED_FIELDS);
         }
     }
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::schemas::generate;
 use crate::messages::*;
-use crate::schema::{request_fields, response_fields};
+use crate::schema::{Field, Shape, check_request, request_fields, response_fields};
 use crate::wire::{Allowance, Reader};
 use crate::{
     ApiKey, Call, DecodeError, FetchRequest, ProduceRequest, Request, RequestHeader,
@@ -226,4 +226,51 @@ fn a_known_tagged_field_is_as_long_as_its_type() {
     let answer = ApiVersionsRequest::decode_answer(3, &Bytes::from_static(truth)).unwrap();
     assert_eq!(answer.finalized_features_epoch, 7);
     assert!(answer.zk_migration_ready);
+}
+
+#[test]
+fn unknown_tagged_fields_are_not_kept() {
+    // Metadata 10 for all topics, without and with tagged fields: 8, and one that is no number of
+    // 31 bits. The generated encoder would count the second, and not write it.
+    let bare = Bytes::from_static(b"\0\x01\0\x01\0");
+    let tagged = Bytes::from_static(b"\0\x01\0\x01\x02\x08\x03abc\xff\xff\xff\xff\x0f\x01d");
+    let header = RequestHeader {
+        key: ApiKey::Metadata,
+        version: 10,
+        correlation_id: 7,
+        client_id: None,
+    };
+    let decoded = Request::decode(&header, &tagged, 0).unwrap();
+    assert_eq!(Ok(&decoded), Request::decode(&header, &bare, 0).as_ref());
+    let Request::Metadata(request) = decoded else {
+        panic!("{decoded:?}");
+    };
+    let written = super::body_of(&request.encode(&header).unwrap());
+    let (_, at) = RequestHeader::decode(&written).unwrap();
+    assert_eq!(written.slice(at..), bare);
+}
+
+#[test]
+fn tagged_fields_of_inner_structures_are_not_kept() {
+    // DescribeQuorum 0: one topic, "t", with one partition, each with a tagged field.
+    let bare = Bytes::from_static(b"\x02\x02t\x02\0\0\0\0\0\0\0");
+    let tagged = b"\x02\x02t\x02\0\0\0\0\x01\x05\0\x01\x06\x01a\x01\x07\x02bc";
+    let tagged = Bytes::from_static(tagged);
+    let check = |body: &Bytes| check_request(ApiKey::DescribeQuorum, 0, body, 0);
+    assert_eq!(check(&tagged), Ok(bare.clone()));
+    assert_eq!(check(&bare), Ok(bare));
+}
+
+#[test]
+fn no_request_has_tagged_fields_of_its_own() {
+    fn has_tagged(fields: &[Field]) -> bool {
+        fields.iter().any(|field| match field.shape {
+            Shape::TaggedStructures(..) | Shape::TaggedFixed(..) => true,
+            Shape::Structures(fields) => has_tagged(fields),
+            Shape::Fixed(_) | Shape::Text | Shape::Scalars(_) => false,
+        })
+    }
+    for key in ApiKey::ALL {
+        assert!(!has_tagged(request_fields(*key)), "{key} would lose them");
+    }
 }

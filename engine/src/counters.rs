@@ -67,6 +67,9 @@ pub struct ShardGauges {
     pub appends_in_flight: u64,
     /// Bytes of inputs that wait for a turn.
     pub input_bytes: u64,
+    /// 1 while retention by time is suspended: the wall clock is not where the monotonic clock
+    /// says that it should be.
+    pub retention_suspended: u64,
 }
 
 /// Everything that a shard can tell of itself in numbers.

@@ -16,7 +16,7 @@ pub struct Now {
     /// Since an arbitrary origin, never backwards: for timeouts.
     pub monotonic: Duration,
     /// Milliseconds since the Unix epoch, for what people read: append times and retention.
-    /// It may jump.
+    /// It may jump: a shard holds it against the other.
     pub wall_ms: i64,
 }
 

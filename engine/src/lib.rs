@@ -22,6 +22,7 @@ mod service;
 mod shard;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod wall_clock;
 
 pub use codec::Truncated;
 pub use config::{
@@ -43,3 +44,4 @@ pub use producer_state::{
 };
 pub use service::{NoService, SERVICE_MESSAGE_BYTES_MAX, Service, ServiceAddress, ServiceOutput};
 pub use shard::{OpenShardError, Shard, ShardConfig, Timing};
+pub use wall_clock::{WALL_CLOCK_DOUBT_MAX, WALL_CLOCK_ERROR_MAX};

@@ -43,6 +43,12 @@ pub enum Mutant {
     QueueUnbounded,
     /// A fetch that says it comes from a replica is answered.
     ReplicaIdBelieved,
+    /// Retention by time goes on although the wall clock is doubted.
+    RetentionBelievesClock,
+    /// A start believes its wall clock, whatever was known of the time before.
+    StartBelievesClock,
+    /// What is written while the wall clock has gone back is stamped with its time.
+    StampsGoBack,
 }
 
 #[cfg(feature = "mutants")]

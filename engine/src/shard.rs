@@ -34,6 +34,7 @@ use crate::ops::{GroupId, OpId, OpQueue, ReplicaStatus};
 use crate::partition::{Effects, Env, Origin, Partition, Restored};
 use crate::producer_state::ProducerCount;
 use crate::service::{Service, ServiceOutput};
+use crate::wall_clock::WallClock;
 
 pub use config::{ShardConfig, Timing};
 
@@ -77,6 +78,7 @@ pub struct Shard<S: Storage, V: Service> {
     outputs: VecDeque<Output>,
     events: Vec<Event>,
     seeds: fastrand::Rng,
+    wall_clock: WallClock,
     counters: ShardCounters,
     failed: bool,
 }
@@ -100,6 +102,8 @@ impl<S: Storage, V: Service> Shard<S, V> {
         now: Now,
     ) -> Result<Shard<S, V>, OpenShardError> {
         let seeds = fastrand::Rng::with_seed(config.seed);
+        let mut wall_clock = WallClock::new(now, config.last_known_wall_ms);
+        let now = wall_clock.look(now);
         let mut shard = Shard {
             links: Links::new(&config),
             config,
@@ -121,6 +125,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             outputs: VecDeque::new(),
             events: Vec::new(),
             seeds,
+            wall_clock,
             counters: ShardCounters::default(),
             failed: false,
         };
@@ -151,6 +156,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 more: false,
             };
         }
+        let now = self.wall_clock.look(now);
         self.take_events(now);
         let more_inputs = self.take_inputs(now);
         let more_timeouts = self.take_timeouts(now);
@@ -179,6 +185,14 @@ impl<S: Storage, V: Service> Shard<S, V> {
     /// The groups that have a replica here, in order.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> {
         self.partitions.keys().copied()
+    }
+
+    /// The wall clock's time as far as it is believed, in milliseconds since the Unix epoch. To be
+    /// kept on the disk every minute or so, for the [`ShardConfig`] of the node's next life: or
+    /// retention by time would believe any clock at a start.
+    #[must_use]
+    pub fn known_wall_ms(&self, now: Now) -> i64 {
+        self.wall_clock.known_ms(now.monotonic)
     }
 
     /// The request side.
@@ -212,6 +226,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             quarantined: count(self.store.quarantined()),
             appends_in_flight: count(in_flight.sum()),
             input_bytes: count(self.input_bytes),
+            retention_suspended: self.wall_clock.is_doubted().into(),
         }
     }
 
@@ -422,6 +437,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
         };
         let mut env = Env {
             now,
+            is_wall_doubted: self.wall_clock.is_doubted(),
             store: &mut self.store,
             pool: &self.pool,
             effects: &mut self.effects,

@@ -284,6 +284,7 @@ impl Directory {
             paths::PREPARE,
             paths::GROUPS,
             paths::QUARANTINE,
+            paths::WALL_CLOCK,
         ];
         for entry in io.list("")? {
             if !known.contains(&entry.name.as_str()) {

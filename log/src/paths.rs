@@ -12,6 +12,8 @@ pub(crate) const LOCK: &str = "lock";
 pub(crate) const JOURNAL: &str = "journal";
 /// Where files are made.
 pub(crate) const PREPARE: &str = "prepare";
+/// What time it was; its owner's, see docs/format.md.
+pub(crate) const WALL_CLOCK: &str = "wall-clock";
 /// What was set aside.
 pub(crate) const QUARANTINE: &str = "quarantine";
 /// Where groups lie.

@@ -188,6 +188,9 @@ node_counters! {
     /// Replicas that have contradicted their leader or themselves, and take part no more.
     gauge frozen;
 
+    /// 1 while retention by time is suspended, because the wall clock is not where the monotonic
+    /// clock says that it should be, else 0.
+    gauge retention_suspended;
     /// 1 if clients on other machines are accepted although they are neither encrypted nor
     /// authenticated (`insecure_no_auth`), else 0.
     gauge insecure_no_auth;
@@ -254,6 +257,7 @@ impl NodeCounters {
         self.frozen += gauges.frozen;
         self.quarantined += gauges.quarantined;
         self.appends_in_flight += gauges.appends_in_flight;
+        raise(&mut self.retention_suspended, gauges.retention_suspended);
     }
 
     fn add_partitions(&mut self, partitions: PartitionCounters) {

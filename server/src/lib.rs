@@ -40,6 +40,7 @@ mod start;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod thread;
+mod wall_clock;
 
 pub use counters::NodeCounters;
 pub use highwater_engine::ReplicaStatus;

@@ -40,6 +40,7 @@ use crate::mailbox::{Mail, Mailbox};
 use crate::metrics;
 use crate::peers::Peers;
 use crate::thread::{Clock, Ended, Parts, Thread};
+use crate::wall_clock;
 
 /// How long a directory that is locked is tried again: a killed process keeps its lock until
 /// its last writes have ended.
@@ -136,6 +137,8 @@ pub(crate) struct Common {
     pub(crate) kafka: SocketAddr,
     pub(crate) metrics: SocketAddr,
     pub(crate) seed: u64,
+    /// What time it was when the node ran last, as far as it knew.
+    pub(crate) last_known_wall_ms: Option<i64>,
 }
 
 /// A node whose threads run.
@@ -168,6 +171,7 @@ pub(crate) fn start(config: Config) -> Result<Running, StartError> {
         seed: getrandom::u64().map_err(|error| StartError::System(error.to_string()))?,
         admission: Admission::new(limits),
         clock: Clock::start(),
+        last_known_wall_ms: wall_clock::read(&wall_clock::path(&config)),
         config,
         directory,
         data,
@@ -352,6 +356,10 @@ fn run(
                 scrapes,
                 common.clone(),
             )));
+        }
+        if shard.0 == 0 {
+            let kept = wall_clock::keep(thread.clone(), wall_clock::path(&common.config));
+            accepting.push(tokio::task::spawn_local(kept));
         }
         let _ = ready.send(Ok(()));
         let ended = thread.clone().drive(disk).await;
@@ -580,6 +588,7 @@ fn shard_config(common: &Common, id: ShardId, shards: u16) -> Result<ShardConfig
         seed: common.seed ^ u64::from(id.0),
         timing: Timing::default(),
         controller,
+        last_known_wall_ms: common.last_known_wall_ms,
     })
 }
 

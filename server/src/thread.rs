@@ -152,6 +152,11 @@ impl<S: Storage + 'static> Thread<S> {
         })
     }
 
+    /// What is known of the time, in milliseconds since the Unix epoch.
+    pub(crate) fn known_wall_ms(&self) -> i64 {
+        self.shard.borrow().known_wall_ms(self.clock.now())
+    }
+
     /// Accepts clients for ever. Runs on the thread's own task set.
     pub(crate) async fn accept(self: Rc<Self>, acceptor: TcpAcceptor) {
         loop {

@@ -69,4 +69,6 @@ found! {
     what_recovery_found_is_not_synced: log RecoveredNotSynced Swarm,
     a_failed_write_counts: log FailedWriteCounts Swarm,
     retired_files_go_newest_first: log RetiredNewestFirst Swarm,
+    retention_believes_a_clock_that_jumps: engine RetentionBelievesClock Swarm,
+    a_start_believes_its_clock: engine StartBelievesClock Swarm,
 }

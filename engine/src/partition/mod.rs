@@ -55,6 +55,8 @@ pub(crate) enum Origin {
 /// What stepping a partition needs of its shard.
 pub(crate) struct Env<'a, S: Storage> {
     pub(crate) now: Now,
+    /// Whether what the wall clock calls old is not to be believed (F30).
+    pub(crate) is_wall_doubted: bool,
     pub(crate) store: &'a mut Store<S>,
     pub(crate) pool: &'a BufferPool,
     pub(crate) effects: &'a mut Effects,

@@ -21,9 +21,11 @@ impl Partition {
         }
         self.retention_due = env.now.monotonic + INTERVAL;
         let config = &self.spec.config;
+        let is_doubted = env.is_wall_doubted && !mutant!(RetentionBelievesClock);
         let retention = Retention {
             bytes: config.retention_bytes,
-            age_ms: config.retention_ms,
+            // Nothing is deleted on the word of a clock that has jumped.
+            age_ms: config.retention_ms.filter(|_| !is_doubted),
         };
         if !self.raft.leads_with_commit() || retention == Retention::default() {
             return;

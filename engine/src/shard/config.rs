@@ -27,6 +27,9 @@ pub struct ShardConfig {
     pub timing: Timing,
     /// The controller's group, as the cluster was formatted; only on the shard where it lives.
     pub controller: Option<GroupSpec>,
+    /// What [`Shard::known_wall_ms`](crate::Shard::known_wall_ms) gave last in the node's life
+    /// before this one, if there was one.
+    pub last_known_wall_ms: Option<i64>,
 }
 
 /// Timeouts of consensus, equal for all groups.

@@ -73,6 +73,20 @@ pub struct TopicPlan {
     pub replication: i16,
     /// Bytes above which old files are removed, if they are.
     pub retention_bytes: Option<u64>,
+    /// How old in milliseconds what is removed must be: less than a run lasts, or more than it
+    /// lasts and than clocks may be off before they are doubted. None: as topics have it that say
+    /// nothing, a week.
+    pub retention_ms: Option<u64>,
+}
+
+/// An age in milliseconds that nothing reaches in a run, whatever its clocks do.
+const NEVER_OLD_MS: u64 = 15 * 60 * 1_000;
+
+impl TopicPlan {
+    /// Whether anything in it may be removed in a run.
+    pub(super) fn may_shrink(&self) -> bool {
+        self.retention_bytes.is_some() || self.retention_ms.is_some_and(|ms| ms < NEVER_OLD_MS)
+    }
 }
 
 /// A run.
@@ -231,6 +245,14 @@ impl Plan {
             faults: Vec::new(),
         };
         plan.topics = topics(&mut rng, nodes);
+        let mut ages = stream(seed, "ages");
+        for topic in &mut plan.topics {
+            topic.retention_ms = match ages.u8(..12) {
+                0 => Some(20_000),
+                1..=6 => Some(NEVER_OLD_MS),
+                _ => None,
+            };
+        }
         plan.faults = schedule::draw(&plan);
         plan
     }
@@ -246,8 +268,7 @@ impl Plan {
     /// Whether what partitions know of a producer may be lost.
     pub(super) fn forgets_producers(&self) -> bool {
         let forgets = |fault: &Fault| matches!(fault.kind, FaultKind::DeleteRecords { .. });
-        let is_short = |topic: &TopicPlan| topic.retention_bytes.is_some();
-        self.topics.iter().any(is_short) || self.faults.iter().any(forgets)
+        self.topics.iter().any(TopicPlan::may_shrink) || self.faults.iter().any(forgets)
     }
 
     /// The same, but nothing fails, and nobody asks for anything out of turn.
@@ -283,6 +304,7 @@ fn topics(rng: &mut Rng, nodes: u32) -> Vec<TopicPlan> {
         partitions: rng.i32(1..=3),
         replication: if rng.bool() { most } else { most.min(3) },
         retention_bytes: (rng.u8(..4) == 0).then(|| rng.u64(100_000..400_000)),
+        retention_ms: None,
     };
     (1..=2).map(topic).collect()
 }

@@ -148,6 +148,7 @@ pub const REACHABLE: &[&str] = &[
     "a leadership transfer is under way",
     "a wall clock goes back",
     "a wall clock jumps ahead",
+    "retention by time is suspended",
 ];
 
 /// What may be reached, and is too rare, or too much a matter of load, to be demanded.

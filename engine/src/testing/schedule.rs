@@ -163,12 +163,24 @@ impl FaultKind {
     }
 }
 
-/// A day and a bit, in milliseconds: clocks jump by more than a partition remembers producers. Not
-/// by weeks: retention by time believes the leader's clock, and would delete what it calls old.
+/// A day and a bit, in milliseconds: clocks jump by more than a partition remembers producers.
 const DAY_MS: i64 = 90_000_000;
+
+/// Ten years, in milliseconds.
+const YEARS_MS: i64 = 10 * 365 * 24 * 3_600_000;
 
 /// How far wall clocks jump.
 const JUMPS_MS: [i64; 6] = [5_000, -5_000, 1_200_000, -1_200_000, DAY_MS, -DAY_MS];
+
+/// The same, where they are far off: once before 1970.
+const FAR_JUMPS_MS: [i64; 6] = [
+    YEARS_MS,
+    -YEARS_MS,
+    DAY_MS,
+    -7 * YEARS_MS,
+    YEARS_MS,
+    -YEARS_MS,
+];
 
 /// Draws the faults of a plan.
 pub(super) fn draw(plan: &Plan) -> Vec<Fault> {
@@ -220,9 +232,13 @@ pub(super) fn draw(plan: &Plan) -> Vec<Fault> {
             period: millis(rng, 50, 700),
         }
     });
+    let jumps_ms = match stream(plan.seed, "far").u8(..3) {
+        0 => FAR_JUMPS_MS,
+        _ => JUMPS_MS,
+    };
     add(net, "jump", 15_000, &|rng| FaultKind::ClockJump {
         node: any(rng),
-        ms: JUMPS_MS[rng.usize(..JUMPS_MS.len())],
+        ms: jumps_ms[rng.usize(..jumps_ms.len())],
     });
     add(net, "drift", 30_000, &|rng| FaultKind::Drift {
         node: any(rng),

@@ -24,7 +24,7 @@ use super::disk::{Disk, SimStorage};
 use super::history::{self, History, Partition};
 use super::network::{Network, Pair};
 use super::oracle::{Oracle, Violation, demand};
-use super::plan::{Plan, stream};
+use super::plan::{Plan, TopicPlan, stream};
 use super::trace::Trace;
 use crate::kafka::KafkaService;
 use crate::{
@@ -78,6 +78,8 @@ struct Node {
     clock: Clock,
     shards: Vec<Running>,
     life: u64,
+    /// What it knew of the time when it died, as its owner keeps it.
+    last_known_wall_ms: Option<i64>,
     /// It does nothing until then.
     paused: Option<Duration>,
     /// Its own disk is away.
@@ -245,11 +247,7 @@ impl World {
         for seated in &mut self.clients {
             seated.client.give_up(&mut self.history);
         }
-        let retention = self
-            .plan
-            .topics
-            .iter()
-            .any(|it| it.retention_bytes.is_some());
+        let retention = self.plan.topics.iter().any(TopicPlan::may_shrink);
         let verdict = history::check(&self.history, history::Rules { retention });
         self.report.acked = verdict.acked;
         self.report.read_finally = verdict.read_finally;
@@ -301,6 +299,7 @@ impl World {
                 clock: Clock::new(EPOCH_MS),
                 shards: Vec::new(),
                 life: 0,
+                last_known_wall_ms: None,
                 paused: None,
                 is_emptied: false,
             };

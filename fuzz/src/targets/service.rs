@@ -182,6 +182,7 @@ fn shard_config() -> ShardConfig {
             replicas: vec![NODE],
             config: GroupConfig::default(),
         }),
+        last_known_wall_ms: None,
     }
 }
 

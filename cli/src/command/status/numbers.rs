@@ -42,6 +42,12 @@ const ROWS: &[Row] = &[
     ("alarms, quarantined, frozen", |c| {
         counts(c, &["alarms", "quarantined", "frozen"])
     }),
+    ("retention by time", |c| {
+        match c.get("retention_suspended") {
+            0 => "on".to_owned(),
+            _ => "suspended: the clock jumped".to_owned(),
+        }
+    }),
     ("client connections", |c| count(c, "connections")),
     ("memory in use", |c| bytes(c, "memory_used_bytes")),
 ];

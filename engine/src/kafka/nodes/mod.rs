@@ -153,6 +153,7 @@ impl Nodes {
                 seed: seed + u64::from(shard),
                 timing: Timing::default(),
                 controller: (shard == 0).then_some(controller),
+                last_known_wall_ms: None,
             };
             let service = KafkaService::new(Desk::new(KafkaConfig {
                 registration: registration.clone(),

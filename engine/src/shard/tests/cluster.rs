@@ -24,6 +24,9 @@ use crate::shard::{Shard, ShardConfig, Timing};
 
 pub(super) const GROUP: GroupId = GroupId(5);
 
+/// The wall clock at the beginning, in milliseconds since the Unix epoch.
+const EPOCH_MS: i64 = 1_700_000_000_000;
+
 const STEP: Duration = Duration::from_millis(10);
 const BUDGET_BYTES: usize = 64 << 20;
 
@@ -36,6 +39,8 @@ struct Node {
 pub(super) struct Cluster {
     nodes: BTreeMap<NodeId, Node>,
     now: Duration,
+    /// How far the wall clocks of all nodes have jumped.
+    jumped_ms: i64,
     answers: BTreeMap<Ticket, OpResult>,
     next_ticket: u64,
     cut: BTreeSet<NodeId>,
@@ -72,6 +77,7 @@ fn open(
     id: NodeId,
     disk: &MemoryDisk,
     budget: &Budget,
+    last_known_wall_ms: Option<i64>,
     now: Now,
 ) -> Shard<MemoryStorage, NoService> {
     let mut front = MemoryStorage::new(disk);
@@ -95,6 +101,7 @@ fn open(
         seed: id.0.into(),
         timing: Timing::default(),
         controller: None,
+        last_known_wall_ms,
     };
     let pool = BufferPool::new(budget.clone(), 4096);
     Shard::open(
@@ -114,6 +121,7 @@ impl Cluster {
         let mut cluster = Cluster {
             nodes: BTreeMap::new(),
             now: Duration::ZERO,
+            jumped_ms: 0,
             answers: BTreeMap::new(),
             next_ticket: 0,
             cut: BTreeSet::new(),
@@ -131,7 +139,7 @@ impl Cluster {
             };
             Directory::format(&mut MemoryStorage::new(&disk), &format).unwrap();
             let budget = Budget::new(BUDGET_BYTES);
-            let shard = open(id, &disk, &budget, now);
+            let shard = open(id, &disk, &budget, None, now);
             let node = Node {
                 disk,
                 budget,
@@ -177,7 +185,7 @@ impl Cluster {
     fn clock(&self) -> Now {
         Now {
             monotonic: self.now,
-            wall_ms: 1_700_000_000_000 + i64::try_from(self.now.as_millis()).unwrap(),
+            wall_ms: EPOCH_MS + self.jumped_ms + i64::try_from(self.now.as_millis()).unwrap(),
         }
     }
 
@@ -341,6 +349,11 @@ impl Cluster {
         self.settle();
     }
 
+    /// All wall clocks jump.
+    pub(super) fn jump(&mut self, ms: i64) {
+        self.jumped_ms += ms;
+    }
+
     pub(super) fn drop_group(&mut self) {
         self.shard(NodeId(1))
             .push(Input::Group(GroupCommand::Drop(GROUP)));
@@ -392,11 +405,12 @@ impl Cluster {
         let id = NodeId(number);
         let now = self.clock();
         let node = self.nodes.remove(&id).unwrap();
+        let known = node.shard.known_wall_ms(now);
         drop(node.shard);
         node.disk
             .power_cut(|_| highwater_log::storage::Keep::Nothing);
         damage(&node.disk);
-        let shard = open(id, &node.disk, &node.budget, now);
+        let shard = open(id, &node.disk, &node.budget, Some(known), now);
         self.nodes.insert(id, Node { shard, ..node });
         self.host(id);
         self.session = Session(self.session.0 + 1);

@@ -4,6 +4,7 @@
 mod cluster;
 mod counters;
 mod quorum;
+mod retention;
 
 use std::time::Duration;
 

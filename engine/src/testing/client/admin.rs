@@ -107,6 +107,7 @@ impl Admin {
                 .retention_bytes
                 .map(|bytes| config("retention.bytes", bytes)),
         );
+        configs.extend(topic.retention_ms.map(|ms| config("retention.ms", ms)));
         let topic = CreatableTopic::default()
             .with_name(TopicName(text(&topic.name)))
             .with_num_partitions(topic.partitions)

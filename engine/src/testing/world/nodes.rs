@@ -145,6 +145,7 @@ impl World {
             seed: self.rng.u64(..),
             timing: Timing::default(),
             controller: (shard == ShardId(0)).then_some(controller),
+            last_known_wall_ms: self.nodes[&id].last_known_wall_ms,
         }
     }
 
@@ -197,7 +198,10 @@ impl World {
             return false;
         }
         self.note_death(id);
+        let now = self.now;
         let node = self.nodes.get_mut(&id).expect("nodes stay");
+        let known = &node.shards[0].shard;
+        node.last_known_wall_ms = Some(known.known_wall_ms(node.clock.at(now)));
         node.shards.clear();
         node.paused = None;
         self.trace.note(self.now, || format!("{id} dies"));

@@ -193,6 +193,10 @@ impl World {
         for running in &self.nodes[&node].shards {
             let report = running.shard.report();
             reached.add("a frame is refused", report.shard.frames_refused);
+            reached.add(
+                "retention by time is suspended",
+                report.gauges.retention_suspended,
+            );
             reached.add("a section is ignored", report.shard.sections_ignored);
             let partitions = report.partitions;
             reached.add("an election is begun", partitions.elections);

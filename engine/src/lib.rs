@@ -37,6 +37,7 @@ pub use ops::{
     GroupConfig, GroupId, GroupSpec, OffsetSpec, Op, OpError, OpId, OpQueue, OpResult, Outcome,
     Produce, Quorum, QuorumReplica, ReadFrom, ReplicaStatus,
 };
+pub use partition::{GroupState, GroupStateError};
 pub use producer_state::{
     PRODUCER_BATCHES_MAX, PRODUCER_EXPIRATION_SECONDS, PRODUCER_SNAPSHOT_VERSION,
     PRODUCERS_PER_NODE_MAX, PRODUCERS_PER_PARTITION_KEPT, ProducerCount, ProducerError,

@@ -34,7 +34,7 @@ use crate::peer::Section;
 use crate::positions::{self, Positions};
 
 pub(crate) use restore::Restored;
-pub(crate) use state::GroupState;
+pub use state::{GroupState, GroupStateError};
 
 use producers::Producers;
 use read::PendingRead;

@@ -27,7 +27,7 @@ pub(crate) struct Restored {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RestoreError {
     #[error(transparent)]
-    State(#[from] super::state::StateError),
+    State(#[from] super::state::GroupStateError),
     #[error(transparent)]
     Producers(#[from] crate::producer_state::ProducerSnapshotError),
     #[error("entry {index} is no record batch")]

@@ -14,7 +14,7 @@ const HEADER_BYTES: usize = 32;
 
 /// Why a group's state could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum StateError {
+pub enum GroupStateError {
     /// It is cut short or has an impossible length or index.
     #[error("the state of {bytes} bytes is not one")]
     Malformed {
@@ -29,20 +29,26 @@ pub(crate) enum StateError {
     },
 }
 
-/// The state of a group beside its entries.
+/// The state of a group beside its entries. It comes from the disk, and with a base from a peer.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct GroupState {
+pub struct GroupState {
     /// The last entry that `producers` includes.
-    pub(crate) producers_at: LogIndex,
-    /// The idempotent producers; no bytes if nobody has written.
-    pub(crate) producers: Buffer,
+    pub producers_at: LogIndex,
+    /// The idempotent producers, as [`ProducerStates`](crate::ProducerStates) are encoded; no bytes
+    /// if nobody has written.
+    pub producers: Buffer,
     /// The state of the group's owner and the last entry that it includes, if it keeps any.
-    pub(crate) owner: Option<(LogIndex, Buffer)>,
+    pub owner: Option<(LogIndex, Buffer)>,
 }
 
 impl GroupState {
     /// Its bytes.
-    pub(crate) fn encode(&self) -> Buffer {
+    ///
+    /// # Panics
+    ///
+    /// If a part has 4 GiB or more.
+    #[must_use]
+    pub fn encode(&self) -> Buffer {
         let none = (LogIndex::ZERO, Buffer::new());
         let (owner_at, owner) = self.owner.as_ref().unwrap_or(&none);
         let mut bytes = Vec::with_capacity(HEADER_BYTES + self.producers.len() + owner.len());
@@ -57,15 +63,20 @@ impl GroupState {
         Buffer::from(bytes)
     }
 
-    /// The state that `bytes` are; the state of a new group if there are none.
-    pub(crate) fn decode(bytes: &Buffer) -> Result<GroupState, StateError> {
+    /// The state that `bytes` are; the state of a new group if there are none. Its parts share
+    /// their memory.
+    ///
+    /// # Errors
+    ///
+    /// [`GroupStateError`] if they are none.
+    pub fn decode(bytes: &Buffer) -> Result<GroupState, GroupStateError> {
         if bytes.is_empty() {
             return Ok(GroupState::default());
         }
-        let malformed = || StateError::Malformed { bytes: bytes.len() };
+        let malformed = || GroupStateError::Malformed { bytes: bytes.len() };
         let header: &[u8; HEADER_BYTES] = bytes.first_chunk().ok_or_else(malformed)?;
         if header[0] != VERSION {
-            return Err(StateError::Version { found: header[0] });
+            return Err(GroupStateError::Version { found: header[0] });
         }
         let producers_len = read_u32(header, 4);
         let owner_len = read_u32(header, 16);
@@ -138,6 +149,6 @@ mod tests {
         let mut newer = good.to_vec();
         newer[0] = 2;
         let read = GroupState::decode(&Buffer::from(newer));
-        assert_eq!(read, Err(StateError::Version { found: 2 }));
+        assert_eq!(read, Err(GroupStateError::Version { found: 2 }));
     }
 }

@@ -1,7 +1,9 @@
-//! What the controller's log and snapshots hold, and the snapshots of producers.
+//! What the controller's log and snapshots hold, the snapshots of producers, and what a group's
+//! files and a peer's base have beside entries.
 
 use highwater_engine::controller::{Controller, Record};
-use highwater_engine::{LogIndex, ProducerCount, ProducerStates};
+use highwater_engine::{GroupState, LogIndex, ProducerCount, ProducerStates};
+use highwater_record::Buffer;
 
 use super::memory::{self, SMALL};
 
@@ -47,6 +49,21 @@ fn survives(state: &Controller) {
     let written = state.encode();
     let again = Controller::decode(&written).expect("what we write, we read");
     assert_eq!(again.encode(), written);
+}
+
+/// What a footer or a base carries: its parts are read as a replica reads them.
+pub(crate) fn group_state(data: &[u8]) {
+    let bytes = Buffer::from(data.to_vec());
+    let read = memory::at_most(SMALL, "a group's state", || GroupState::decode(&bytes));
+    let Ok(state) = read else { return };
+    let again = GroupState::decode(&state.encode()).expect("what we write, we read");
+    assert_eq!(again, state);
+    if !state.producers.is_empty() {
+        producers(&state.producers);
+    }
+    if let Some((_, owner)) = &state.owner {
+        snapshot(owner);
+    }
 }
 
 fn producers(bytes: &[u8]) {

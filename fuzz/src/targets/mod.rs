@@ -23,9 +23,10 @@ mod text;
 type Target = fn(&[u8]);
 
 /// What is fed, by name.
-const TARGETS: [(&str, Target); 19] = [
+const TARGETS: [(&str, Target); 21] = [
     ("config", text::config),
     ("controller", controller::check),
+    ("group_state", controller::group_state),
     ("gzip", records::gzip),
     ("history", text::history),
     ("kafka_answer", kafka::answer),
@@ -40,6 +41,7 @@ const TARGETS: [(&str, Target); 19] = [
     ("peer_append", peer::append),
     ("peer_certificate", text::certificate),
     ("peer_frame", peer::frame),
+    ("peer_hello", peer::hello),
     ("record_batch", records::batches),
     ("snappy", records::snappy),
     ("zstd", records::zstd),

@@ -5,6 +5,7 @@ use highwater_consensus::{LogIndex, Message, NodeId, Session};
 use highwater_engine::GroupId;
 use highwater_engine::peer::{FrameBuilder, Route, Section, decode};
 use highwater_log::{Chain, ClusterId, Entry, EntryId, EntryKind, Incarnation, Term};
+use highwater_net::peer::{HELLO_PREFIX_BYTES, Hello};
 use highwater_record::{BATCH_HEADER_BYTES, Buffer, Offset, crc32c};
 
 use super::memory::{self, SMALL};
@@ -68,6 +69,32 @@ fn route_of(bytes: &[u8]) -> Route {
         from_incarnation: Incarnation(fields.array()),
         to_incarnation: Incarnation(fields.array()),
         session: Session(fields.u64()),
+    }
+}
+
+/// The first bytes on a lane: as they are, and with a prefix that holds.
+pub(crate) fn hello(data: &[u8]) {
+    let Some((&prefix, body)) = data.split_first_chunk::<HELLO_PREFIX_BYTES>() else {
+        return;
+    };
+    read_hello(prefix, body);
+    let length = u16::try_from(body.len()).unwrap_or(u16::MAX);
+    let mut mended = *b"HWpl\0\0";
+    mended[4..].copy_from_slice(&length.to_le_bytes());
+    read_hello(mended, body);
+}
+
+fn read_hello(prefix: [u8; HELLO_PREFIX_BYTES], body: &[u8]) {
+    let length = Hello::body_bytes(prefix).filter(|&length| length <= body.len());
+    let Some(length) = length else { return };
+    let read = memory::at_most(SMALL, "a handshake", || Hello::decode(&body[..length]));
+    let Some(hello) = read else { return };
+    let written = hello.encode();
+    let (prefix, body) = written.split_first_chunk().expect("a message has a prefix");
+    assert_eq!(Hello::body_bytes(*prefix), Some(body.len()));
+    assert_eq!(Hello::decode(body), Some(hello));
+    if let Some(version) = hello.common_version() {
+        assert!((hello.version_min..=hello.version_max).contains(&version));
     }
 }
 

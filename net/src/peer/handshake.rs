@@ -31,7 +31,7 @@ pub const PEER_VERSION_MAX: u16 = 1;
 const MAGIC: [u8; 4] = *b"HWpl";
 
 /// Magic and length.
-const PREFIX_BYTES: usize = 6;
+pub const HELLO_PREFIX_BYTES: usize = 6;
 
 /// What follows the prefix in version 1.
 const BODY_BYTES: usize = 2 + 2 + 16 + (4 + 16 + 8) + (4 + 16) + 8 + 1 + 1;
@@ -136,21 +136,30 @@ const REFUSAL_CODE_BASE: u32 = 0x100;
 
 /// A handshake message of either side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Hello {
-    pub(super) version_min: u16,
-    pub(super) version_max: u16,
-    pub(super) cluster: ClusterId,
-    pub(super) from: Life,
-    pub(super) to: NodeId,
-    pub(super) to_incarnation: Option<Incarnation>,
-    pub(super) session: SessionNumber,
-    pub(super) lane: Lane,
+pub struct Hello {
+    /// The lowest version that its sender speaks.
+    pub version_min: u16,
+    /// The highest version that its sender speaks.
+    pub version_max: u16,
+    /// The sender's cluster.
+    pub cluster: ClusterId,
+    /// The sender.
+    pub from: Life,
+    /// Whom it is meant for.
+    pub to: NodeId,
+    /// The receiver's incarnation, if the sender knows it.
+    pub to_incarnation: Option<Incarnation>,
+    /// The session that is to begin.
+    pub session: SessionNumber,
+    /// The lane that it came over.
+    pub lane: Lane,
 }
 
 impl Hello {
     /// Its bytes, prefix included.
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(PREFIX_BYTES + BODY_BYTES);
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(HELLO_PREFIX_BYTES + BODY_BYTES);
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&(BODY_BYTES as u16).to_le_bytes());
         bytes.extend_from_slice(&self.version_min.to_le_bytes());
@@ -165,19 +174,21 @@ impl Hello {
         bytes.extend_from_slice(&self.session.0.to_le_bytes());
         bytes.push(self.lane.index() as u8);
         bytes.push(0);
-        debug_assert_eq!(bytes.len(), PREFIX_BYTES + BODY_BYTES);
+        debug_assert_eq!(bytes.len(), HELLO_PREFIX_BYTES + BODY_BYTES);
         bytes
     }
 
     /// How long the body is that follows this prefix; nothing if it is not one of ours.
-    fn body_bytes(prefix: [u8; PREFIX_BYTES]) -> Option<usize> {
+    #[must_use]
+    pub fn body_bytes(prefix: [u8; HELLO_PREFIX_BYTES]) -> Option<usize> {
         let [a, b, c, d, low, high] = prefix;
         let length = usize::from(u16::from_le_bytes([low, high]));
         ([a, b, c, d] == MAGIC && (BODY_BYTES..=BODY_BYTES_MAX).contains(&length)).then_some(length)
     }
 
     /// Reads a body; nothing if it is malformed.
-    fn decode(body: &[u8]) -> Option<Hello> {
+    #[must_use]
+    pub fn decode(body: &[u8]) -> Option<Hello> {
         let mut fields = Fields(body);
         let hello = Hello {
             version_min: u16::from_le_bytes(fields.take()?),
@@ -204,7 +215,8 @@ impl Hello {
     }
 
     /// The version that its sender and we both speak.
-    pub(super) fn common_version(&self) -> Option<u16> {
+    #[must_use]
+    pub fn common_version(&self) -> Option<u16> {
         let version = self.version_max.min(PEER_VERSION_MAX);
         (version >= self.version_min.max(PEER_VERSION_MIN)).then_some(version)
     }
@@ -212,7 +224,7 @@ impl Hello {
 
 /// Reads a handshake message; nothing if what comes is none, or not whole.
 pub(super) async fn read(stream: &mut Gather) -> Result<Option<Hello>, ReadError> {
-    let mut prefix = [0; PREFIX_BYTES];
+    let mut prefix = [0; HELLO_PREFIX_BYTES];
     if !stream.read_array(&mut prefix, &mut 0).await? {
         return Ok(None);
     }
@@ -261,7 +273,7 @@ mod tests {
     }
 
     fn body(hello: Hello) -> Vec<u8> {
-        hello.encode()[PREFIX_BYTES..].to_vec()
+        hello.encode()[HELLO_PREFIX_BYTES..].to_vec()
     }
 
     #[test]
@@ -287,10 +299,10 @@ mod tests {
         };
         for hello in [hello(), without] {
             let bytes = hello.encode();
-            let prefix = bytes[..PREFIX_BYTES].try_into().unwrap();
+            let prefix = bytes[..HELLO_PREFIX_BYTES].try_into().unwrap();
             let length = Hello::body_bytes(prefix).unwrap();
-            assert_eq!(length, bytes.len() - PREFIX_BYTES);
-            assert_eq!(Hello::decode(&bytes[PREFIX_BYTES..]), Some(hello));
+            assert_eq!(length, bytes.len() - HELLO_PREFIX_BYTES);
+            assert_eq!(Hello::decode(&bytes[HELLO_PREFIX_BYTES..]), Some(hello));
         }
     }
 

@@ -50,7 +50,7 @@ use crate::quic::Shape;
 pub use counters::PeerCounters;
 pub use endpoint::{PeerEndpoint, StartError};
 pub use events::{DialError, PeerEvent, PeerEvents};
-pub use handshake::{PEER_VERSION_MAX, PEER_VERSION_MIN, RefusalReason};
+pub use handshake::{HELLO_PREFIX_BYTES, Hello, PEER_VERSION_MAX, PEER_VERSION_MIN, RefusalReason};
 
 use endpoint::Shared;
 

@@ -9,12 +9,15 @@ machine share, partitions are numbers of the list that it was given:
     S TIME PARTITION VALUE            a record is about to be sent
     A TIME PARTITION VALUE OFFSET     it was acknowledged
     U TIME VALUE                      nobody knows what became of it
+    E TIME PARTITION                  what has no end yet is sent again under another epoch
     R TIME PARTITION FROM OFFSET:VALUE ...    records were read, from a position on
 """
 
 import argparse
 import collections
+import logging
 import random
+import re
 import sys
 import threading
 import time
@@ -44,16 +47,42 @@ def value_of(data) -> int:
     return int(number) if is_whole else NOBODYS
 
 
+class Epochs(logging.Handler):
+    """Tells of partitions for which librdkafka begins a new epoch.
+
+    When a request is refused because the one before it has failed, librdkafka adds one to its epoch, and
+    sends what is open in every partition again, with sequence numbers from 0: also what a broker has
+    appended and not yet acknowledged. No broker can know that again. It says so in its log, before the
+    acknowledgements of what it has sent again.
+    """
+
+    CHANGED = re.compile(r"NEWPID .*: (\S+) \[(\d+)\] changed PID\{Id")
+
+    def __init__(self, arguments):
+        super().__init__()
+        self.places = {partition: place for place, partition in enumerate(arguments.partitions)}
+
+    def emit(self, record) -> None:
+        changed = self.CHANGED.search(record.getMessage())
+        if changed:
+            say("E", now(), self.places[changed[1], int(changed[2])])
+
+
 class Librdkafka:
     def __init__(self, bootstrap):
         self.config = {"bootstrap.servers": bootstrap, "log_level": 0, "reconnect.backoff.max.ms": 1_000,
                        "socket.timeout.ms": 10_000}
 
-    def producer(self):
+    def producer(self, arguments):
         from confluent_kafka import Producer
 
+        logger = logging.getLogger("librdkafka")
+        logger.propagate = False
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(Epochs(arguments))
         self.kafka = Producer({**self.config, "acks": "all", "enable.idempotence": True, "linger.ms": 5,
-                               "message.timeout.ms": DELIVERY_TIMEOUT_MS, "queue.buffering.max.messages": 20_000})
+                               "message.timeout.ms": DELIVERY_TIMEOUT_MS, "queue.buffering.max.messages": 20_000,
+                               "debug": "eos", "log_level": 7}, logger=logger)
         return self
 
     def send(self, topic, partition, key, data, done) -> None:
@@ -93,7 +122,7 @@ class KafkaPython:
         self.config = {"bootstrap_servers": bootstrap.split(","), "request_timeout_ms": 10_000,
                        "reconnect_backoff_max_ms": 1_000, "bootstrap_timeout_ms": 60_000}
 
-    def producer(self):
+    def producer(self, _arguments):
         from kafka import KafkaProducer
 
         self.kafka = KafkaProducer(**self.config, acks="all", enable_idempotence=True, linger_ms=5,
@@ -199,7 +228,7 @@ def main() -> None:
     threading.Thread(target=lambda: (sys.stdin.read(), is_over.set()), daemon=True).start()
     client = {"librdkafka": Librdkafka, "kafka-python": KafkaPython}[arguments.library](arguments.bootstrap)
     if arguments.role == "produce":
-        produce(client.producer(), arguments, is_over)
+        produce(client.producer(arguments), arguments, is_over)
     else:
         consume(client.consumer(arguments.partitions), arguments, is_over)
     sys.stdout.flush()

@@ -38,12 +38,15 @@ pub(crate) fn now() -> u64 {
 struct Sent {
     partition: usize,
     at: u64,
+    /// Whether its producer promises that it is there once.
+    once: bool,
 }
 
 /// Neighbours that were acknowledged.
 #[derive(Debug)]
 struct Group {
     values: Vec<u64>,
+    once: bool,
     base: i64,
     sent_at: u64,
     acked_at: u64,
@@ -82,7 +85,24 @@ impl Recorder {
 
     /// A record is about to be sent.
     pub(crate) fn sends(&mut self, at: u64, partition: usize, value: u64) {
-        self.sent.insert(value, Sent { partition, at });
+        let once = self.idempotent;
+        self.sent.insert(
+            value,
+            Sent {
+                partition,
+                at,
+                once,
+            },
+        );
+    }
+
+    /// The producer says that it sends what has no end yet again under another producer id or
+    /// epoch: no broker can tell that from new records, so these may be there twice.
+    pub(crate) fn begins_anew(&mut self, partition: usize) {
+        let open = self.sent.values_mut();
+        for sent in open.filter(|sent| sent.partition == partition) {
+            sent.once = false;
+        }
     }
 
     /// It was acknowledged.
@@ -97,7 +117,7 @@ impl Recorder {
             let is_later = group.values.last() < Some(&value);
             // Of a producer that is not idempotent one record may be there twice, and its
             // neighbour once: they are no batch.
-            let may_join = self.idempotent && len < EVENT_RECORDS_MAX;
+            let may_join = sent.once && group.once && len < EVENT_RECORDS_MAX;
             if is_next && is_later && may_join {
                 group.values.push(value);
                 group.sent_at = group.sent_at.min(sent.at);
@@ -107,6 +127,7 @@ impl Recorder {
         }
         let begun = Group {
             values: vec![value],
+            once: sent.once,
             base: offset,
             sent_at: sent.at,
             acked_at: at,
@@ -131,22 +152,28 @@ impl Recorder {
         let Some(sent) = self.sent.remove(&value) else {
             anyhow::bail!("{value} has an end, and no beginning");
         };
-        let action = self.send(sent.partition, vec![value], None);
+        let action = self.send(sent.partition, vec![value], sent.once, None);
         self.write(sent.at, at, phase, action.clone(), action)
     }
 
-    fn send(&self, partition: usize, values: Vec<u64>, base_offset: Option<i64>) -> Action {
+    fn send(
+        &self,
+        partition: usize,
+        values: Vec<u64>,
+        once: bool,
+        base_offset: Option<i64>,
+    ) -> Action {
         Action::Send {
             partition: self.partitions[partition].clone(),
             values,
-            idempotent: self.idempotent,
+            idempotent: once,
             base_offset,
         }
     }
 
     fn write_group(&mut self, partition: usize, group: Group) -> anyhow::Result<()> {
-        let begin = self.send(partition, group.values.clone(), None);
-        let end = self.send(partition, group.values, Some(group.base));
+        let begin = self.send(partition, group.values.clone(), group.once, None);
+        let end = self.send(partition, group.values, group.once, Some(group.base));
         self.write(group.sent_at, group.acked_at, Phase::Ok, begin, end)
     }
 
@@ -317,6 +344,38 @@ mod tests {
             recorder.polled(400, 0, 1, read(1..3, 100)).unwrap();
         });
         assert!(verdict.is_clean(), "{verdict:?}");
+    }
+
+    /// Records 100 and 101 are there twice; the producer begins anew, or not, and sends the
+    /// second before that, or after it.
+    fn doubled(is_anew: bool, is_late: bool) -> Verdict {
+        judged(|recorder| {
+            send(recorder, 0, 100..101);
+            send(recorder, 1, 200..201);
+            if !is_late {
+                send(recorder, 0, 101..102);
+            }
+            if is_anew {
+                recorder.begins_anew(0);
+            }
+            if is_late {
+                send(recorder, 0, 101..102);
+            }
+            for (value, offset) in [(100, 2), (101, 3), (200, 0)] {
+                recorder.acked(300, value, offset).unwrap();
+            }
+            recorder.polled(400, 1, 0, read(0..1, 200)).unwrap();
+            let twice = [read(0..2, 100), read(2..4, 100)].concat();
+            recorder.polled(400, 0, 0, twice).unwrap();
+        })
+    }
+
+    #[test]
+    fn what_is_open_when_a_producer_begins_anew_may_be_there_twice() {
+        let verdict = doubled(true, false);
+        assert!(verdict.is_clean(), "{verdict:?}");
+        assert!(!doubled(false, false).is_clean());
+        assert!(!doubled(true, true).is_clean());
     }
 
     #[test]

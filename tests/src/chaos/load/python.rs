@@ -176,6 +176,10 @@ impl Foreign {
                 recorder.acked(at, value.parse()?, offset.parse()?)
             }
             ["U", at, value] => recorder.unknown(at.parse()?, value.parse()?),
+            ["E", _, partition] => {
+                recorder.begins_anew(self.place_of(partition)?);
+                Ok(())
+            }
             ["R", at, partition, from, ref records @ ..] => {
                 let records = records.iter().map(|it| read_record(it));
                 let records = records.collect::<anyhow::Result<_>>()?;

@@ -236,7 +236,8 @@ impl Node {
             );
             std::thread::sleep(POLL);
         };
-        self.process = None;
+        // Nobody else awaits it.
+        self.reap();
         // Before it is ready it may not have said yet what is to be done with the signal.
         let is_early = !was_ready && status.signal() == Some(Signal::TERM.as_raw());
         ensure!(
@@ -350,7 +351,7 @@ impl Node {
     }
 }
 
-/// Removes what libfaketime leaves of a process that was killed.
+/// Removes what libfaketime leaves of a process.
 fn forget_faketime(process: u32) {
     for name in ["faketime_shm", "sem.faketime_sem"] {
         let _ = fs::remove_file(format!("/dev/shm/{name}_{process}"));

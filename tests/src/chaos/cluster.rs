@@ -251,7 +251,18 @@ impl Cluster {
         for node in &mut self.nodes {
             node.wait_for_end()?;
         }
-        Ok(self.nodes.iter().map(|node| node.disk.data()).collect())
+        Ok(self.directories())
+    }
+
+    /// Ends all nodes that still run, however. Gives their data directories.
+    pub(crate) fn kill_all(&mut self) -> Vec<PathBuf> {
+        let all: Vec<usize> = (0..self.nodes.len()).collect();
+        self.kill(&all);
+        self.directories()
+    }
+
+    fn directories(&self) -> Vec<PathBuf> {
+        self.nodes.iter().map(|node| node.disk.data()).collect()
     }
 }
 

@@ -12,12 +12,14 @@
 //! hurt.
 
 mod args;
+mod campaign;
 mod cgroup;
 mod cluster;
 mod disk;
 mod fault;
 mod injector;
 mod kind;
+mod list;
 mod load;
 mod net;
 mod node;
@@ -30,13 +32,10 @@ mod schedule;
 mod sorted;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 
-use crate::disk_image::isolate_mounts;
 use args::Wanted;
-use cluster::Means;
 use load::find_python;
 use run::{Spoil, Tools};
 use scenario::Scenario;
@@ -58,7 +57,7 @@ pub fn main(arguments: impl Iterator<Item = String>) -> anyhow::Result<bool> {
     let tools = tools(&wanted)?;
     let mut all_clean = true;
     for scenario in &scenarios {
-        all_clean &= run_one(scenario, &wanted, &tools)?;
+        all_clean &= campaign::run(scenario, &wanted, &tools)?;
     }
     Ok(all_clean)
 }
@@ -108,42 +107,4 @@ fn find(name: &str) -> anyhow::Result<Vec<PathBuf>> {
         Path::new(name).to_owned()
     };
     Ok(vec![file])
-}
-
-fn run_one(scenario: &Scenario, wanted: &Wanted, tools: &Tools) -> anyhow::Result<bool> {
-    let minutes = Duration::from_secs_f64(scenario.minutes * 60.0);
-    let lasts = wanted.lasts.unwrap_or(minutes);
-    let seed = wanted.seed.unwrap_or(scenario.seed);
-    let name = &scenario.name;
-    eprintln!("{name}, seed {seed}: {}", scenario.about);
-    if scenario.disk != scenario::Disk::Folder {
-        isolate_mounts().context("file systems of their own take root")?;
-    }
-    let means = Means::find(scenario);
-    if let Some(why) = &means.no_network {
-        eprintln!("  {why}: nodes on loopback, and what takes a network of ours is left out");
-    }
-    let mut left_out: Vec<_> = scenario
-        .kinds()
-        .filter(|kind| !means.allow(*kind))
-        .collect();
-    left_out.dedup();
-    if !left_out.is_empty() {
-        let names: Vec<&str> = left_out.iter().map(|kind| kind.name()).collect();
-        eprintln!("  left out here: {}", names.join(", "));
-    }
-    let folder = wanted.out.join(format!("{name}-{seed}"));
-    run::make_empty(&folder)?;
-    let folder = folder.canonicalize()?;
-    let outcome = run::run(scenario, &means, tools, seed, lasts, &folder)?;
-    report::summarize(scenario, &outcome);
-    let command = format!(
-        "chaos --scenario {name} --minutes {:.1} --seed {seed}",
-        lasts.as_secs_f64() / 60.0
-    );
-    println!("  everything is in {}; again: {command}", folder.display());
-    if wanted.record {
-        report::record(scenario, &command, &outcome)?;
-    }
-    Ok(outcome.is_clean())
 }

@@ -1,18 +1,12 @@
 //! What is said of a run.
 
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::Context;
 
 use super::run::Outcome;
 use super::scenario::Scenario;
-
-/// What the columns of a campaign are.
-const COLUMNS: &str = "date,commit,command,scenario,minutes,nodes,faults,acked,read_finally,\
-leaders,outage_longest_s,verdict";
 
 /// Prints what came of a run.
 pub(super) fn summarize(scenario: &Scenario, outcome: &Outcome) {
@@ -27,7 +21,7 @@ pub(super) fn summarize(scenario: &Scenario, outcome: &Outcome) {
     let faults: Vec<String> = faults
         .map(|(kind, count)| format!("{} {count}", kind.name()))
         .collect();
-    println!("{}: {}", scenario.name, word(outcome));
+    println!("{}: {}", scenario.name, word(outcome.is_clean()));
     println!(
         "  {} nodes, {:.1} minutes, {} faults: {}",
         scenario.nodes,
@@ -44,7 +38,7 @@ pub(super) fn summarize(scenario: &Scenario, outcome: &Outcome) {
         outcome.leaders, outcome.outages.longest_s, outcome.outages.mean_s,
     );
     for (kind, count) in &verdict.allowed {
-        println!("  allowed of producers that are not idempotent: {kind} {count}");
+        println!("  allowed of producers that are not idempotent or began anew: {kind} {count}");
     }
     if let Some(carried) = &outcome.carried {
         println!(
@@ -62,48 +56,66 @@ pub(super) fn summarize(scenario: &Scenario, outcome: &Outcome) {
     }
 }
 
-fn word(outcome: &Outcome) -> &'static str {
-    if outcome.is_clean() {
-        "clean"
-    } else {
-        "NOT CLEAN"
+/// A verdict in a word.
+pub(super) const fn word(is_clean: bool) -> &'static str {
+    match is_clean {
+        true => "clean",
+        false => "NOT CLEAN",
     }
 }
 
-/// Adds a line to the list of campaigns.
-pub(super) fn record(scenario: &Scenario, command: &str, outcome: &Outcome) -> anyhow::Result<()> {
-    let path = root()?.join("docs/chaos-campaigns.csv");
-    let is_new = !path.exists();
-    let mut file = OpenOptions::new().create(true).append(true).open(&path)?;
-    if is_new {
-        writeln!(file, "{COLUMNS}")?;
+/// What several runs come to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sum {
+    clean: u32,
+    bad: u32,
+    minutes: f64,
+    faults: u64,
+    acked: u64,
+}
+
+impl Sum {
+    /// Adds a run; nothing: it did not come to its end.
+    pub(super) fn add(&mut self, outcome: Option<&Outcome>) {
+        let Some(outcome) = outcome else {
+            self.bad += 1;
+            return;
+        };
+        let minutes = outcome.lasted.as_secs_f64() / 60.0;
+        let faults = outcome.faults.values().sum();
+        let acked = outcome.verdict.acked;
+        self.add_counts(minutes, faults, acked, outcome.is_clean());
     }
-    writeln!(
-        file,
-        "{},{},{command},{},{:.1},{},{},{},{},{},{:.1},{}",
-        output("date", &["-u", "+%Y-%m-%d"])?,
-        output("git", &["describe", "--always", "--dirty"])?,
-        scenario.name,
-        outcome.lasted.as_secs_f64() / 60.0,
-        scenario.nodes,
-        outcome.faults.values().sum::<u64>(),
-        outcome.verdict.acked,
-        outcome.verdict.read_finally,
-        outcome.leaders,
-        outcome.outages.longest_s,
-        word(outcome),
-    )?;
-    Ok(())
+
+    /// Adds a run of which this is known.
+    pub(super) fn add_counts(&mut self, minutes: f64, faults: u64, acked: u64, is_clean: bool) {
+        match is_clean {
+            true => self.clean += 1,
+            false => self.bad += 1,
+        }
+        self.minutes += minutes;
+        self.faults += faults;
+        self.acked += acked;
+    }
+
+    /// Whether all were.
+    pub(super) const fn is_clean(&self) -> bool {
+        self.bad == 0
+    }
+}
+
+impl fmt::Display for Sum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} clean, {} not; {:.1} minutes, {} faults, {} records acknowledged",
+            self.clean, self.bad, self.minutes, self.faults, self.acked,
+        )
+    }
 }
 
 /// The repository's root, above this crate.
 pub(super) fn root() -> anyhow::Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
     Ok(root.context("the crate lies in the workspace")?.to_owned())
-}
-
-fn output(program: &str, args: &[&str]) -> anyhow::Result<String> {
-    let output = Command::new(program).args(args).output();
-    let output = output.with_context(|| program.to_owned())?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

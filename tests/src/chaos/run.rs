@@ -84,10 +84,27 @@ pub(crate) fn run(
 ) -> anyhow::Result<Outcome> {
     let is_possible = |kind| means.allow(kind);
     let faults = schedule::draw(scenario, seed, lasts, shape(scenario), is_possible);
+    let injector = Injector::new(faults, &folder.join("faults.log"))?;
     let mut cluster = Cluster::make(scenario, means, &tools.binary, folder, seed)?;
+    let outcome = attempt(scenario, tools, seed, lasts, folder, &mut cluster, injector);
+    if !outcome.as_ref().is_ok_and(Outcome::is_clean) {
+        keep(scenario, &cluster.kill_all(), folder);
+    }
+    outcome
+}
+
+fn attempt(
+    scenario: &Scenario,
+    tools: &Tools,
+    seed: u64,
+    lasts: Duration,
+    folder: &Path,
+    cluster: &mut Cluster,
+    mut injector: Injector,
+) -> anyhow::Result<Outcome> {
     cluster.start_all()?;
     let partitions = partitions(&scenario.load);
-    let admin = Admin::connect(&cluster)?;
+    let admin = Admin::connect(cluster)?;
     admin.create_topics(&scenario.load)?;
     let runs = folder.join("runs");
     fs::create_dir(&runs)?;
@@ -103,9 +120,8 @@ pub(crate) fn run(
     });
     let python = tools.python.as_deref();
     let mut load = Load::start(&scenario.load, shared, cluster.places(), python, seed)?;
-    let mut injector = Injector::new(faults, &folder.join("faults.log"))?;
     let begin = Instant::now();
-    injector.run(&mut cluster, lasts, |at, injector, cluster| {
+    injector.run(cluster, lasts, |at, injector, cluster| {
         say(at, injector, cluster, &load);
         !load.has_failed()
     })?;
@@ -131,7 +147,7 @@ pub(crate) fn run(
     wrong.extend(replicas::verify(&tools.binary, &directories)?);
     let verdict = judge(&lines, &partitions, &nodes, &folder.join("history.jsonl"))?;
     fs::remove_dir_all(&runs)?;
-    let outcome = Outcome {
+    Ok(Outcome {
         verdict,
         wrong,
         faults: injector.counts(),
@@ -139,22 +155,21 @@ pub(crate) fn run(
         leaders: leaders(&nodes),
         outages,
         carried,
-    };
-    if !outcome.is_clean() {
-        keep(scenario, &directories, folder)?;
-    }
-    Ok(outcome)
+    })
 }
 
 /// Copies what lies on file systems that go with this run: it is what is to be looked at.
-fn keep(scenario: &Scenario, directories: &[PathBuf], folder: &Path) -> anyhow::Result<()> {
+fn keep(scenario: &Scenario, directories: &[PathBuf], folder: &Path) {
     if scenario.disk == Disk::Folder {
-        return Ok(());
+        return;
     }
     for (node, directory) in directories.iter().enumerate() {
-        copy(directory, &folder.join(format!("kept/node-{node}")))?;
+        let kept = copy(directory, &folder.join(format!("kept/node-{node}")));
+        // What went wrong with the run is to be told first of all.
+        if let Err(error) = kept {
+            eprintln!("  not all of node {node} is kept: {error:#}");
+        }
     }
-    Ok(())
 }
 
 fn say(at: Duration, injector: &Injector, cluster: &mut Cluster, load: &Load) {

@@ -334,6 +334,11 @@ impl Cluster {
         self.cut.insert(NodeId(number));
     }
 
+    /// It is reached again.
+    pub(super) fn mend(&mut self, number: u32) {
+        self.cut.remove(&NodeId(number));
+    }
+
     pub(super) fn drop_appends(&mut self, dropped: bool) {
         self.without_appends = dropped;
     }

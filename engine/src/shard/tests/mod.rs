@@ -210,6 +210,25 @@ fn a_duplicate_has_the_originals_answer_and_not_before_it_is_committed() {
 }
 
 #[test]
+fn a_leader_that_lost_its_quorum_and_is_elected_again_knows_what_it_had_appended() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    assert_eq!(produced(cluster.ask(1, produce_as(7, 0))), 0);
+    cluster.cut(2);
+    cluster.cut(3);
+    let ticket = cluster.submit(1, produce_as(7, 1));
+    cluster.run(4 * SECOND);
+    assert_eq!(cluster.answer(ticket), Some(Err(OpError::Indefinite)));
+    assert!(!cluster.status(1).is_leader);
+    // Node 2 lacks what is not committed: with its vote node 1 leads, and nobody else can.
+    cluster.mend(2);
+    cluster.run(4 * SECOND);
+    cluster.elect(1);
+    assert_eq!(produced(cluster.ask(1, produce_as(7, 1))), 1);
+    assert_eq!(produced(cluster.ask(1, produce_as(7, 2))), 2);
+}
+
+#[test]
 fn a_batch_above_the_limit_is_refused_and_one_at_it_is_not() {
     let mut cluster = Cluster::new(1);
     let large = batch(&"x".repeat(5_000));

@@ -27,7 +27,9 @@ pub(super) fn run(scenario: &Scenario, wanted: &Wanted, tools: &Tools) -> anyhow
     let means = prepare(scenario)?;
     let list = wanted.list.as_deref().map(List::open).transpose()?;
     let mut sum = Sum::default();
-    for (seed, lasts) in (first_seed..).zip(&rounds) {
+    for (number, lasts) in (1..).zip(&rounds) {
+        let seed = first_seed + number - 1;
+        eprintln!("  round {number} of {}, seed {seed}", rounds.len());
         let round = Round {
             scenario,
             means: &means,

@@ -624,9 +624,20 @@ impl<'a> Creation<'a> {
             .map(|(group, replicas)| PartitionPlace { group, replicas });
         TopicRecord {
             name,
-            id: random_id(self.random),
+            id: self.unused_id(),
             partitions: partitions.collect(),
             configs,
+        }
+    }
+
+    /// An id that no topic has. Chance repeats itself where a machine is started twice from one
+    /// image, and a topic twice in the controller's log would end every node that reads it.
+    fn unused_id(&mut self) -> TopicId {
+        loop {
+            let id = random_id(self.random);
+            if !self.state.names.contains_key(&id) {
+                return id;
+            }
         }
     }
 }

@@ -32,6 +32,11 @@ impl Cluster {
         self.state.decide(command, &self.defaults, random)
     }
 
+    /// The node that decides is started again, and its chance is what it was.
+    fn repeat_chance(&mut self) {
+        self.random = None;
+    }
+
     fn commit(&mut self, record: &Record) -> Applied {
         let body = record.encode();
         assert_eq!(Record::decode(&body).as_ref(), Ok(record));
@@ -163,6 +168,15 @@ fn placement_is_even_over_nodes_that_outnumber_the_replicas() {
         let different: BTreeSet<_> = place.replicas.iter().collect();
         assert_eq!(different.len(), 3);
     }
+}
+
+#[test]
+fn a_new_topic_has_an_id_of_its_own_though_chance_repeats_itself() {
+    let mut cluster = Cluster::of(1);
+    let first = cluster.create_one(topic("a", 1, 1)).unwrap();
+    cluster.repeat_chance();
+    let second = cluster.create_one(topic("b", 1, 1)).unwrap();
+    assert_ne!(first.id, second.id);
 }
 
 #[test]

@@ -68,6 +68,7 @@ fn damage(disk: &MemoryDisk, files: &[String], script: &mut Script<'_>) {
     let at = u64::from(script.u32()) % len.max(1);
     let room = usize::try_from(len - at).expect("files are small");
     match script.u8() % 6 {
+        0 if bytes.is_empty() => {}
         0 => drop(disk.flip_bit(path, at * 8 + 3)),
         1 => {
             let noise = script.bytes(room);

@@ -28,7 +28,6 @@ fn plan_of(seed: u64) -> Plan {
 }
 
 #[test]
-#[ignore = "open: seed 21 ends with records that the rotten node does not give, see docs/testing.md"]
 fn f16_what_rots_on_one_replica_is_mended_from_the_others() {
     let mut total = Report::default();
     for seed in 1..=24 {

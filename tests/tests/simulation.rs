@@ -46,7 +46,6 @@ fn swarm(seed: u64) -> Plan {
 /// All that must hold in the judged figures: 500 seeds, each of a minute at least, which do work
 /// wherever their faults let them, reach every rare path, and are the same in another process.
 #[test]
-#[ignore = "open: seed 56 of nine nodes, reads that give flipped bits, see docs/testing.md"]
 fn five_hundred_seeds_of_every_size_are_clean() {
     let runs = check_all(swarm, 1..501);
     let mut total = Report::default();

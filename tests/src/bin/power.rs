@@ -12,5 +12,9 @@
 use std::process::ExitCode;
 
 fn main() -> anyhow::Result<ExitCode> {
+    if std::env::args().any(|it| it == "--help" || it == "-h") {
+        println!("{}", highwater_tests::power::HELP);
+        return Ok(ExitCode::SUCCESS);
+    }
     highwater_tests::power::main(std::env::args().skip(1))
 }

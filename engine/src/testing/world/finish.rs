@@ -53,6 +53,16 @@ impl FinalRead {
         Ok(())
     }
 
+    /// What was to be read next was deleted meanwhile, and all before it: the reading begins anew.
+    fn begin_at(&mut self, first: LogIndex, start: i64) {
+        self.next = first;
+        self.start = start;
+        self.end = start;
+        self.records.clear();
+        self.refused.clear();
+        self.has_refused = false;
+    }
+
     /// The next entry, or one of several, is refused: it is damaged, and not told wrongly.
     fn refuse(&mut self) {
         if self.is_careful {
@@ -137,6 +147,8 @@ impl World {
         result: OpResult,
     ) -> Result<(), Violation> {
         let may_refuse = self.damaged.contains(&node) || self.may_rot(node);
+        let status = self.nodes[&node].status(group);
+        let start = status.map(|it| it.log_start_offset.to_wire());
         let Some(read) = self.finals.get_mut(&(node, group)) else {
             return Ok(());
         };
@@ -149,7 +161,9 @@ impl World {
                     read.take(&entry)?;
                 }
             }
-            Err(OpError::BelowLogStart { first }) => read.next = first,
+            Err(OpError::BelowLogStart { first }) => {
+                read.begin_at(first, start.unwrap_or(read.start));
+            }
             Err(OpError::Storage(_)) if may_refuse => read.refuse(),
             Err(_) => {}
             Ok(other) => {

@@ -115,6 +115,8 @@ pub struct Plan {
     pub churn: bool,
     /// How many idempotent producers.
     pub producers: u32,
+    /// How many idempotent producers with several batches under way at once.
+    pub pipelined_producers: u32,
     /// How many producers without sequence numbers.
     pub plain_producers: u32,
     /// How many consumers.
@@ -206,6 +208,7 @@ impl Plan {
             false => 0.0,
         };
         let (disk_read_errors, disk_read_flips) = (chance(0.02), chance(0.001));
+        let mut pipelined = stream(seed, "pipelined");
         let mut plan = Plan {
             seed,
             profile,
@@ -221,6 +224,7 @@ impl Plan {
             groups: 0,
             churn: rng.u8(..3) == 0,
             producers: rng.u32(2..=4),
+            pipelined_producers: pipelined.u32(0..=2),
             plain_producers: rng.u32(0..=2),
             consumers: rng.u32(1..=4),
             pause_max: Duration::from_millis([10, 50, 100][rng.usize(..3)]),

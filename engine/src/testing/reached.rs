@@ -59,6 +59,7 @@ impl Reached {
 /// What a campaign of the profile `swarm` must reach.
 pub const REACHABLE: &[&str] = &[
     // What clients meet.
+    "a batch behind a refused one is refused",
     "a client finds its leader",
     "a client finds no leader",
     "a client's connection breaks before the answer",
@@ -84,6 +85,7 @@ pub const REACHABLE: &[&str] = &[
     "a topic was created unheard",
     "a topic was deleted unheard",
     "an administrator has to ask again",
+    "several batches of a producer are under way",
     // What replicas do.
     "a commit index jumps by more than a hundred",
     "a follower is more than a hundred entries behind",

@@ -31,7 +31,7 @@ use crate::{
     ConnId, GroupId, Input, Lane, LogIndex, NodeId, Output, ReplicaStatus, Session, Shard, ShardId,
 };
 use agenda::{Agenda, Event};
-use clients::Seated;
+use clients::{Connection, Seated};
 use embedded::Scripted;
 pub use embedded::{Embedded, Lost};
 use finish::FinalRead;
@@ -127,7 +127,7 @@ pub struct World {
     last_value: u64,
     passing: Option<Arc<str>>,
     /// Whose connection is whose.
-    connections: BTreeMap<ConnId, (usize, u64)>,
+    connections: BTreeMap<ConnId, Connection>,
     next_connection: u64,
     tickets: BTreeMap<u64, Asker>,
     next_ticket: u64,
@@ -422,6 +422,10 @@ impl World {
                 frame,
             } => {
                 self.request(to, life, conn, &frame);
+                Ok(())
+            }
+            Event::Leave { at, conn } => {
+                self.leave(at, conn);
                 Ok(())
             }
             Event::Answer {

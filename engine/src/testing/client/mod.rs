@@ -1,5 +1,6 @@
-//! Clients of the simulated world. They speak Kafka's frames, one request at a time, and write
-//! down what they asked and were told.
+//! Clients of the simulated world. They speak Kafka's frames, and write down what they asked and
+//! were told. A client sends one request and waits for the answer, but for producers with several
+//! batches under way, which send them one behind the other.
 
 mod admin;
 mod consumer;
@@ -46,10 +47,10 @@ impl Scene<'_> {
     }
 }
 
-/// A request to a node: the frame without its length.
+/// Requests to a node, one behind the other on a connection: frames without their length.
 pub(super) struct Wish {
     pub(super) node: NodeId,
-    pub(super) frame: Vec<u8>,
+    pub(super) frames: Vec<Vec<u8>>,
 }
 
 /// A client.
@@ -69,16 +70,17 @@ impl Client {
         }
     }
 
-    /// It is answered, or its connection is lost, or it has waited long enough.
+    /// It is answered, or its connection is lost, or it has waited long enough: then answers are
+    /// missing.
     pub(super) fn told(
         &mut self,
         scene: &mut Scene<'_>,
-        answer: Option<&Bytes>,
+        answers: &[Bytes],
     ) -> Result<(), Violation> {
         match self {
-            Client::Admin(admin) => admin.told(scene, answer),
-            Client::Producer(producer) => producer.told(scene, answer),
-            Client::Consumer(consumer) => consumer.told(scene, answer),
+            Client::Admin(admin) => admin.told(scene, answers.first()),
+            Client::Producer(producer) => producer.told(scene, answers),
+            Client::Consumer(consumer) => consumer.told(scene, answers.first()),
         }
     }
 
@@ -181,18 +183,28 @@ pub(super) fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
-/// A request as a frame.
+/// One request.
 pub(super) fn wish<C: Call>(node: NodeId, call: &C, version: i16) -> Wish {
+    let frames = vec![frame(call, version, 0)];
+    Wish { node, frames }
+}
+
+/// The request of this number of a connection, as a frame without its length.
+fn frame<C: Call>(call: &C, version: i16, number: usize) -> Vec<u8> {
     let header = RequestHeader {
         key: C::KEY,
         version,
-        // A connection has one request at a time.
-        correlation_id: 1,
+        correlation_id: i32::try_from(number).expect("few requests"),
         client_id: None,
     };
     let chunks = call.encode(&header).expect("versions that are spoken");
-    let frame = chunks.concat()[LENGTH_BYTES..].to_vec();
-    Wish { node, frame }
+    chunks.concat()[LENGTH_BYTES..].to_vec()
+}
+
+/// The number of the request that is answered.
+pub(super) fn number_of(answer: &[u8]) -> Option<usize> {
+    let correlation_id = answer.get(LENGTH_BYTES..)?.first_chunk()?;
+    usize::try_from(i32::from_be_bytes(*correlation_id)).ok()
 }
 
 /// Reads an answer, length first.

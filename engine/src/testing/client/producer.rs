@@ -1,5 +1,7 @@
-//! Producers: idempotent ones that send a batch until it is acknowledged, and plain ones that
-//! send it once.
+//! Producers: idempotent ones that send a batch until it is acknowledged, one or several at a
+//! time, and plain ones that send it once.
+
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use highwater_protocol::messages::InitProducerIdRequest;
@@ -10,7 +12,7 @@ use highwater_record::{Compression, ProducerStamp, RecordBatchBuilder, sequence_
 
 use super::super::history::{Action, History, Invocation, Partition};
 use super::super::oracle::{Violation, demand};
-use super::{Scene, Seat, Wish, read, the, wish};
+use super::{Scene, Seat, Wish, frame, read, the, wish};
 
 const PRODUCE_VERSION: i16 = 9;
 const INIT_VERSION: i16 = 4;
@@ -23,10 +25,27 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 pub(in super::super) enum Manner {
     /// Its batches have sequence numbers.
     Idempotent,
+    /// The same, and several are under way at once.
+    Pipelined,
     /// They have none.
     Plain,
     /// The same, and it writes to topics that come and go.
     Passing,
+}
+
+impl Manner {
+    fn is_idempotent(self) -> bool {
+        matches!(self, Manner::Idempotent | Manner::Pipelined)
+    }
+
+    /// How many batches are under way at once: brokers know the last five again (KIP-98), so
+    /// clients send no more.
+    fn window(self) -> usize {
+        match self {
+            Manner::Pipelined => 5,
+            Manner::Idempotent | Manner::Plain | Manner::Passing => 1,
+        }
+    }
 }
 
 /// How large what it sends is.
@@ -38,7 +57,7 @@ pub(in super::super) struct Load {
     pub(in super::super) batch_records_max: u64,
 }
 
-/// A producer: one batch at a time.
+/// A producer.
 #[derive(Debug)]
 pub(in super::super) struct Producer {
     seat: Seat,
@@ -48,7 +67,8 @@ pub(in super::super) struct Producer {
     /// Its id and epoch, once it has them.
     id: Option<(i64, i16)>,
     next_sequence: i32,
-    current: Option<Sending>,
+    /// What is under way, in the order of its sequence numbers.
+    current: VecDeque<Sending>,
     asked: Asked,
 }
 
@@ -66,6 +86,8 @@ struct Sending {
     values: Vec<u64>,
     batch: Bytes,
     tries: u32,
+    /// Whether a try had no answer, or one that says nothing: it may have been appended.
+    may_be_there: bool,
 }
 
 impl std::fmt::Debug for Sending {
@@ -89,39 +111,57 @@ impl Producer {
             load,
             id: None,
             next_sequence: 0,
-            current: None,
+            current: VecDeque::new(),
             asked: Asked::Leader,
         }
     }
 
     pub(super) fn is_done(&self) -> bool {
-        self.current.is_none()
+        self.current.is_empty()
     }
 
     pub(super) fn wish(&mut self, scene: &mut Scene<'_>) -> Option<Wish> {
-        if scene.calm && self.current.is_none() {
+        if scene.calm && self.is_done() {
             return None;
         }
-        if self.manner == Manner::Passing && self.current.is_none() {
+        if self.manner == Manner::Passing && self.is_done() {
             self.follow_topic(scene)?;
         }
-        if self.manner == Manner::Idempotent && self.id.is_none() {
+        if self.manner.is_idempotent() && self.id.is_none() {
             self.asked = Asked::Id;
             let request = InitProducerIdRequest::default()
                 .with_transactional_id(None)
                 .with_producer_id((-1).into());
             return Some(wish(scene.any_node(), &request, INIT_VERSION));
         }
-        let Some(leader) = self.seat.leader() else {
+        let Some(node) = self.seat.leader() else {
             self.asked = Asked::Leader;
             return Some(self.seat.look(scene));
         };
         self.asked = Asked::Produce;
-        if self.current.is_none() {
-            self.current = Some(self.begin(scene));
+        self.fill(scene);
+        let frames = self.current.iter().enumerate();
+        let frames = frames.map(|(number, sending)| self.request(number, &sending.batch));
+        let frames = frames.collect();
+        Some(Wish { node, frames })
+    }
+
+    /// Begins what may be under way beside what is.
+    fn fill(&mut self, scene: &mut Scene<'_>) {
+        let window = scene.rng.usize(1..=self.manner.window());
+        while self.current.len() < window && (self.is_done() || !scene.calm) {
+            let sending = self.begin(scene);
+            self.current.push_back(sending);
         }
-        let current = self.current.as_mut().expect("just begun");
-        current.tries += 1;
+        if self.current.len() > 1 {
+            scene.reached.hit("several batches of a producer are under way");
+        }
+        for sending in &mut self.current {
+            sending.tries += 1;
+        }
+    }
+
+    fn request(&self, number: usize, batch: &Bytes) -> Vec<u8> {
         let request = ProduceRequest {
             transactional_id: None,
             acks: Acks::All,
@@ -130,11 +170,11 @@ impl Producer {
                 name: self.seat.topic(),
                 partitions: vec![ProducePartition {
                     index: self.seat.partition.index,
-                    records: Some(current.batch.clone()),
+                    records: Some(batch.clone()),
                 }],
             }],
         };
-        Some(wish(leader, &request, PRODUCE_VERSION))
+        frame(&request, PRODUCE_VERSION, number)
     }
 
     /// Goes to the topic that is there now.
@@ -148,11 +188,14 @@ impl Producer {
     }
 
     fn begin(&mut self, scene: &mut Scene<'_>) -> Sending {
+        let base_sequence = self.next_sequence;
         let count = scene.rng.u64(1..=self.load.batch_records_max);
         let first = *scene.last_value + 1;
         *scene.last_value += count;
         let values: Vec<u64> = (first..first + count).collect();
-        let batch = self.build(scene, &values);
+        let batch = self.build(scene, &values, base_sequence);
+        let span = u32::try_from(count).expect("few records");
+        self.next_sequence = sequence_after(base_sequence, span);
         let open = scene
             .history
             .invoke(self.seat.process, self.action(&values, None));
@@ -161,16 +204,17 @@ impl Producer {
             values,
             batch,
             tries: 0,
+            may_be_there: false,
         }
     }
 
-    fn build(&self, scene: &mut Scene<'_>, values: &[u64]) -> Bytes {
+    fn build(&self, scene: &mut Scene<'_>, values: &[u64], base_sequence: i32) -> Bytes {
         let mut builder = RecordBatchBuilder::new(self.compression, BATCH_BYTES_MAX);
         if let Some((producer_id, producer_epoch)) = self.id {
             builder.set_producer(ProducerStamp {
                 producer_id,
                 producer_epoch,
-                base_sequence: self.next_sequence,
+                base_sequence,
             });
         }
         for value in values {
@@ -189,7 +233,7 @@ impl Producer {
         Action::Send {
             partition: self.seat.partition.clone(),
             values: values.to_vec(),
-            idempotent: self.manner == Manner::Idempotent,
+            idempotent: self.manner.is_idempotent(),
             base_offset,
         }
     }
@@ -197,12 +241,12 @@ impl Producer {
     pub(super) fn told(
         &mut self,
         scene: &mut Scene<'_>,
-        answer: Option<&Bytes>,
+        answers: &[Bytes],
     ) -> Result<(), Violation> {
         match self.asked {
-            Asked::Id => self.told_id(scene, answer),
-            Asked::Leader => self.seat.looked(scene, answer).map(drop),
-            Asked::Produce => self.told_produced(scene, answer),
+            Asked::Id => self.told_id(scene, answers.first()),
+            Asked::Leader => self.seat.looked(scene, answers.first()).map(drop),
+            Asked::Produce => self.told_produced(scene, answers),
         }
     }
 
@@ -223,100 +267,133 @@ impl Producer {
     fn told_produced(
         &mut self,
         scene: &mut Scene<'_>,
-        answer: Option<&Bytes>,
+        answers: &[Bytes],
     ) -> Result<(), Violation> {
-        let Some(answer) = answer else {
+        // Before this one, all is there.
+        let mut is_next = true;
+        let mut is_forgotten = false;
+        let mut left = VecDeque::new();
+        for answer in answers {
+            let sending = the(self.current.pop_front(), "a batch is under way")?;
+            let answer = produced(answer)?;
+            let refused = match answer.error {
+                ErrorCode::None => {
+                    self.acked(scene, sending, &answer);
+                    continue;
+                }
+                ErrorCode::OutOfOrderSequenceNumber if !is_next => {
+                    scene.reached.hit("a batch behind a refused one is refused");
+                    Some(sending)
+                }
+                ErrorCode::UnknownProducerId if scene.forgets_producers || is_forgotten => {
+                    is_forgotten = true;
+                    Some(sending)
+                }
+                error => self.refused(scene, sending, error)?,
+            };
+            is_next = false;
+            left.extend(refused);
+        }
+        let is_answered = self.current.is_empty();
+        for sending in &mut self.current {
+            sending.may_be_there = true;
+        }
+        left.append(&mut self.current);
+        self.current = left;
+        if is_forgotten {
+            self.forgotten(scene);
+        } else if !is_answered {
             scene.reached.hit("a produce is not answered in time");
             self.unknown(scene);
-            return Ok(());
-        };
-        let answer = read::<ProduceRequest<Bytes>>(PRODUCE_VERSION, answer)?;
-        let topic = answer.topics.into_iter().next();
-        let partition = topic.and_then(|topic| topic.partitions.into_iter().next());
-        let partition = the(partition, "a produce names its partition")?;
-        match partition.error {
-            ErrorCode::None => self.acked(scene, &partition),
-            error => self.refused(scene, error),
         }
+        Ok(())
     }
 
     fn acked(
         &mut self,
         scene: &mut Scene<'_>,
+        sending: Sending,
         answer: &ProducePartitionResponse,
-    ) -> Result<(), Violation> {
-        let current = the(self.current.take(), "a batch is under way")?;
-        if current.tries > 1 {
+    ) {
+        if sending.tries > 1 {
             scene
                 .reached
                 .hit("a produce is acknowledged after another try");
         }
-        let action = self.action(&current.values, Some(answer.base_offset));
-        scene.history.ok(current.open, action);
-        let count = u32::try_from(current.values.len()).expect("few records");
-        self.next_sequence = sequence_after(self.next_sequence, count);
-        Ok(())
+        let action = self.action(&sending.values, Some(answer.base_offset));
+        scene.history.ok(sending.open, action);
     }
 
-    fn refused(&mut self, scene: &mut Scene<'_>, error: ErrorCode) -> Result<(), Violation> {
-        if error == ErrorCode::UnknownProducerId && scene.forgets_producers {
-            self.forgotten(scene);
-            return Ok(());
-        }
+    /// A batch is refused; it is given back if it is to be sent again.
+    fn refused(
+        &mut self,
+        scene: &mut Scene<'_>,
+        mut sending: Sending,
+        error: ErrorCode,
+    ) -> Result<Option<Sending>, Violation> {
         let (name, is_definite) = meaning(error).ok_or_else(|| Violation {
             rule: "S5 no producer in sequence is refused",
             what: format!("{:?} is told {error:?}", self.seat),
         })?;
         scene.reached.hit(name);
-        if self.manner == Manner::Idempotent {
+        sending.may_be_there |= !is_definite;
+        if self.manner.is_idempotent() {
             if scene.rng.u8(..4) > 0 {
                 self.seat.lose_leader();
             }
-            return Ok(());
+            return Ok(Some(sending));
         }
         self.seat.lose_leader();
-        if !is_definite {
-            self.unknown(scene);
-            return Ok(());
-        }
-        let current = the(self.current.take(), "a batch is under way")?;
-        let action = self.action(&current.values, None);
-        scene.history.fail(current.open, action);
-        demand(current.tries == 1, "plain producers try once", String::new)
+        demand(sending.tries == 1, "plain producers try once", String::new)?;
+        self.leave(scene.history, sending);
+        Ok(None)
     }
 
-    /// What the log knew of the producer is gone, because its records are, or for their age. An
-    /// earlier try of the batch may have been appended. It goes on under another id.
+    /// What the log knew of the producer is gone, because its records are, or for their age. It
+    /// goes on under another id.
     fn forgotten(&mut self, scene: &mut Scene<'_>) {
         scene.reached.hit("a producer is forgotten");
         self.id = None;
         self.next_sequence = 0;
-        if let Some(current) = self.current.take() {
-            let action = self.action(&current.values, None);
-            match current.tries {
-                1 => scene.history.fail(current.open, action),
-                _ => scene.history.info(current.open, action),
-            }
+        for sending in std::mem::take(&mut self.current) {
+            self.leave(scene.history, sending);
         }
     }
 
-    /// Nobody knows what became of the batch.
+    /// A batch is not sent again.
+    fn leave(&self, history: &mut History, sending: Sending) {
+        let action = self.action(&sending.values, None);
+        match sending.may_be_there {
+            true => history.info(sending.open, action),
+            false => history.fail(sending.open, action),
+        }
+    }
+
+    /// Nobody knows what became of what was not answered.
     fn unknown(&mut self, scene: &mut Scene<'_>) {
         // Perhaps it is only slow, and the batch under way.
         if scene.rng.bool() {
             self.seat.lose_leader();
         }
-        if self.manner != Manner::Idempotent {
+        if !self.manner.is_idempotent() {
             self.give_up(scene.history);
         }
     }
 
     pub(super) fn give_up(&mut self, history: &mut History) {
-        if let Some(current) = self.current.take() {
-            let action = self.action(&current.values, None);
-            history.info(current.open, action);
+        for mut sending in std::mem::take(&mut self.current) {
+            sending.may_be_there |= sending.tries > 0;
+            self.leave(history, sending);
         }
     }
+}
+
+/// What is said of the one partition of a produce.
+fn produced(answer: &Bytes) -> Result<ProducePartitionResponse, Violation> {
+    let answer = read::<ProduceRequest<Bytes>>(PRODUCE_VERSION, answer)?;
+    let topic = answer.topics.into_iter().next();
+    let partition = topic.and_then(|topic| topic.partitions.into_iter().next());
+    the(partition, "a produce names its partition")
 }
 
 /// What a refusal is called among what was reached, and whether it says that nothing was done;

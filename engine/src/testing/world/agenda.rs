@@ -74,6 +74,8 @@ pub(super) enum Event {
         conn: ConnId,
         frame: Vec<u8>,
     },
+    /// Somebody closes a connection without having read an answer.
+    Leave { at: Place, conn: ConnId },
     /// An answer arrives at a client; none if its connection is lost.
     Answer {
         index: usize,

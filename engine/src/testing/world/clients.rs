@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use highwater_record::{Buffer, Compression, Offset};
 
-use super::super::client::{Admin, Client, Consumer, Load, Manner, Producer, Scene, Wish};
+use super::super::client::{
+    Admin, Client, Consumer, Load, Manner, Producer, Scene, Wish, number_of,
+};
 use super::super::history::Partition;
 use super::super::oracle::{Violation, demand};
 use super::{Asker, Event, Place, World};
@@ -20,14 +22,46 @@ const IDLE: Duration = Duration::from_millis(500);
 /// How long a request or an answer takes at most.
 const CLIENT_DELAY_MAX: Duration = Duration::from_millis(2);
 
+/// How long a flood's connection stays at most.
+const FLOOD_MAX: Duration = Duration::from_secs(2);
+
 /// A client, and where it sits.
 pub(super) struct Seated {
     pub(super) client: Client,
     /// Which of its requests is the last one; what concerns earlier ones is over.
     turn: u64,
-    /// Its connection, while it waits for an answer.
+    /// Its connection, while it waits for answers.
     conn: Option<(Place, ConnId)>,
-    is_waiting: bool,
+    /// How many it waits for.
+    asked: usize,
+    /// Those that have come.
+    answers: Vec<Bytes>,
+}
+
+/// A connection whose client waits for answers.
+#[derive(Debug)]
+pub(super) struct Connection {
+    index: usize,
+    turn: u64,
+    /// How many answers are still to come.
+    left: usize,
+    /// When the last one arrives at the client.
+    answered: Duration,
+}
+
+impl Seated {
+    /// Another answer: to the request that is next (KIP-98 builds on it: a connection is
+    /// answered in order).
+    fn take(&mut self, answer: Bytes) -> Result<(), Violation> {
+        let number = number_of(&answer);
+        demand(
+            number == Some(self.answers.len()),
+            "answers come in order",
+            || format!("{number:?} for {}", self.answers.len()),
+        )?;
+        self.answers.push(answer);
+        Ok(())
+    }
 }
 
 impl World {
@@ -59,6 +93,7 @@ impl World {
         let passing = u32::from(plan.churn);
         let manners = [
             (Manner::Idempotent, plan.producers),
+            (Manner::Pipelined, plan.pipelined_producers),
             (Manner::Plain, plan.plain_producers),
             (Manner::Passing, passing),
         ];
@@ -88,7 +123,8 @@ impl World {
                 client,
                 turn: 0,
                 conn: None,
-                is_waiting: false,
+                asked: 0,
+                answers: Vec::new(),
             });
             self.at(Duration::ZERO, Event::Client { index, turn: 0 });
         }
@@ -115,9 +151,16 @@ impl World {
         if seated.turn != turn {
             return Ok(());
         }
+        if let Some(answer) = answer.flatten() {
+            seated.take(answer)?;
+            if seated.answers.len() < seated.asked {
+                return Ok(());
+            }
+        }
         seated.turn += 1;
         let turn = seated.turn;
-        let was_waiting = std::mem::take(&mut seated.is_waiting);
+        let was_waiting = std::mem::take(&mut seated.asked) > 0;
+        let answers = std::mem::take(&mut seated.answers);
         let left = seated.conn.take();
         let mut scene = Scene {
             rng: &mut self.client_rng,
@@ -130,12 +173,12 @@ impl World {
             calm: self.calm,
         };
         if was_waiting {
-            let answer = answer.flatten();
             self.trace.note(self.now, || {
-                let hash = answer.as_ref().map(|bytes| highwater_record::crc32c(bytes));
-                format!("client {index} is told {hash:08x?}")
+                let hashes = answers.iter().map(|bytes| highwater_record::crc32c(bytes));
+                let hashes: Vec<u32> = hashes.collect();
+                format!("client {index} is told {hashes:08x?}")
             });
-            seated.client.told(&mut scene, answer.as_ref())?;
+            seated.client.told(&mut scene, &answers)?;
         }
         let wish = seated.client.wish(&mut scene);
         if let Some((place, conn)) = left {
@@ -145,12 +188,12 @@ impl World {
             self.after(IDLE, Event::Client { index, turn });
             return Ok(());
         };
-        self.send_request(index, turn, wish);
+        self.send_requests(index, turn, wish);
         Ok(())
     }
 
-    /// Sends a client's request by a connection of its own.
-    fn send_request(&mut self, index: usize, turn: u64, wish: Wish) {
+    /// Sends a client's requests by a connection of their own.
+    fn send_requests(&mut self, index: usize, turn: u64, wish: Wish) {
         let pause = self.client_rng.u64(50_000..self.pause_nanos());
         let delay = self.client_rng.u64(20_000..nanos(CLIENT_DELAY_MAX));
         let node = wish.node;
@@ -161,17 +204,29 @@ impl World {
         let conn = ConnId(self.next_connection);
         let place = Place { node, shard };
         let seated = &mut self.clients[index];
-        seated.is_waiting = true;
+        seated.asked = wish.frames.len();
         seated.conn = Some((place, conn));
-        self.connections.insert(conn, (index, turn));
-        let sent = Duration::from_nanos(pause + delay);
-        let request = Event::Request {
-            to: place,
-            life: 0,
+        self.connections.insert(
             conn,
-            frame: wish.frame,
-        };
-        self.after(sent, request);
+            Connection {
+                index,
+                turn,
+                left: wish.frames.len(),
+                answered: Duration::ZERO,
+            },
+        );
+        let mut sent = Duration::from_nanos(pause + delay);
+        let life = self.nodes[&node].life;
+        for frame in wish.frames {
+            let request = Event::Request {
+                to: place,
+                life,
+                conn,
+                frame,
+            };
+            self.after(sent, request);
+            sent += Duration::from_nanos(self.client_rng.u64(1_000..100_000));
+        }
         let enough = sent + self.plan.answer_max;
         self.after(enough, Event::Client { index, turn });
         if breaks {
@@ -191,53 +246,80 @@ impl World {
         nanos(self.plan.pause_max)
     }
 
-    /// A request arrives; at a dead node, the connection is refused.
-    pub(super) fn request(&mut self, to: Place, _life: u64, conn: ConnId, frame: &[u8]) {
-        if self.running(to).is_none() {
-            return self.hang_up(conn);
-        }
-        let full = self.running(to).is_some_and(|it| !it.shard.accepts_input());
-        if full {
-            self.report.reached.hit("a hot node takes no more input");
+    /// A request arrives, if its connection is still there. At a dead node it is refused, and at
+    /// one that has died since it is gone.
+    pub(super) fn request(&mut self, to: Place, life: u64, conn: ConnId, frame: &[u8]) {
+        if !self.connections.contains_key(&conn) {
             return;
         }
-        // As a listener does: into memory of its own.
-        let frame = Buffer::aligned_copy(frame, 4096);
-        self.input(to, Input::Request { conn, frame });
+        let is_alive = self.running(to).is_some() && self.nodes[&to.node].life == life;
+        // What comes behind a request that is not taken must not be taken without it.
+        if !is_alive || !self.take_request(to, conn, frame) {
+            self.lose(conn);
+        }
+    }
+
+    /// Whether a shard has taken a request.
+    fn take_request(&mut self, to: Place, conn: ConnId, frame: &[u8]) -> bool {
+        let accepts = self.running(to).is_some_and(|it| it.shard.accepts_input());
+        if accepts {
+            // As a listener does: into memory of its own.
+            let frame = Buffer::aligned_copy(frame, 4096);
+            self.input(to, Input::Request { conn, frame });
+        } else {
+            self.report.reached.hit("a hot node takes no more input");
+        }
+        accepts
     }
 
     /// A node answers.
     pub(super) fn respond(&mut self, conn: ConnId, chunks: &[Bytes]) {
-        let Some((index, turn)) = self.connections.remove(&conn) else {
+        let Some(connection) = self.connections.get_mut(&conn) else {
             return;
         };
-        let answer = Some(Bytes::from(chunks.concat()));
         let wait = Duration::from_nanos(self.client_rng.u64(20_000..nanos(CLIENT_DELAY_MAX)));
+        // No answer overtakes the one before.
+        let at = (self.now + wait).max(connection.answered + Duration::from_nanos(1));
+        connection.answered = at;
+        connection.left -= 1;
+        let (index, turn) = (connection.index, connection.turn);
+        if connection.left == 0 {
+            self.connections.remove(&conn);
+        }
         let answer = Event::Answer {
             index,
             turn,
-            answer,
+            answer: Some(Bytes::from(chunks.concat())),
         };
-        self.after(wait, answer);
+        self.at(at, answer);
     }
 
     /// A connection is closed by its node.
     pub(super) fn hang_up(&mut self, conn: ConnId) {
-        let Some((index, turn)) = self.connections.remove(&conn) else {
+        if !self.lose(conn) {
             self.report.reached.hit("a flood closes a connection");
-            return;
+        }
+    }
+
+    /// A client that waits learns that its connection is lost, behind the answers on their way.
+    /// Whether there was one.
+    fn lose(&mut self, conn: ConnId) -> bool {
+        let Some(connection) = self.connections.remove(&conn) else {
+            return false;
         };
         let wait = Duration::from_nanos(self.client_rng.u64(20_000..nanos(CLIENT_DELAY_MAX)));
+        let behind = connection.answered + Duration::from_nanos(1);
         let lost = Event::Answer {
-            index,
-            turn,
+            index: connection.index,
+            turn: connection.turn,
             answer: None,
         };
-        self.after(wait, lost);
+        self.at(behind.max(self.now + wait), lost);
+        true
     }
 
     /// A client closes its connection.
-    fn leave(&mut self, place: Place, conn: ConnId) {
+    pub(super) fn leave(&mut self, place: Place, conn: ConnId) {
         self.connections.remove(&conn);
         self.input(place, Input::ConnClosed { conn });
     }
@@ -289,11 +371,11 @@ impl World {
         }
         self.next_connection += 1;
         let conn = ConnId(self.next_connection);
-        for wish in wishes {
-            self.request(place, 0, conn, &wish.frame);
+        for frame in wishes.iter().flat_map(|wish| &wish.frames) {
+            self.take_request(place, conn, frame);
         }
-        // Then it goes, without having read an answer.
-        self.input(place, Input::ConnClosed { conn });
+        let stays = Duration::from_nanos(self.client_rng.u64(0..nanos(FLOOD_MAX)));
+        self.after(stays, Event::Leave { at: place, conn });
     }
 }
 

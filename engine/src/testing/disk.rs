@@ -159,7 +159,7 @@ impl Disk {
                 map_sealed: self.rng.bool(),
                 reserve_bytes: 0,
                 scrub_bytes_per_second: 1 << 20,
-                scrub_interval: Duration::from_secs(10),
+                scrub_interval: Duration::from_secs(30),
                 ..StoreConfig::default()
             };
             let pool = BufferPool::new(Budget::new(256 << 20), 4096);

@@ -125,6 +125,9 @@ pub struct Plan {
     pub pause_max: Duration,
     /// How long faults happen.
     pub turbulence: Duration,
+    /// How many records are to be acknowledged before faults end, if that takes no longer than the
+    /// turbulence once more.
+    pub acked_min: u64,
     /// How long after the last fault everything must have come to rest.
     pub patience: Duration,
     /// The chance that a frame is lost although its link stays up.
@@ -227,8 +230,9 @@ impl Plan {
             pipelined_producers: pipelined.u32(0..=2),
             plain_producers: rng.u32(0..=2),
             consumers: rng.u32(1..=4),
-            pause_max: Duration::from_millis([10, 50, 100][rng.usize(..3)]),
+            pause_max: Duration::from_millis([20, 100, 400][rng.usize(..3)]),
             turbulence: Duration::from_secs(60),
+            acked_min: 1_000,
             patience: Duration::from_secs(60),
             loss,
             duplication,

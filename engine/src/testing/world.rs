@@ -125,6 +125,8 @@ pub struct World {
     durable_rng: Rng,
     clients: Vec<Seated>,
     last_value: u64,
+    /// How many records producers know to be acknowledged.
+    acked: u64,
     passing: Option<Arc<str>>,
     /// Whose connection is whose.
     connections: BTreeMap<ConnId, Connection>,
@@ -171,6 +173,7 @@ impl World {
             nodes: BTreeMap::new(),
             clients: Vec::new(),
             last_value: 0,
+            acked: 0,
             passing: None,
             connections: BTreeMap::new(),
             next_connection: 0,
@@ -226,8 +229,9 @@ impl World {
 
     fn run_phases(&mut self) -> Result<(), Violation> {
         self.run_until(self.plan.turbulence, |_| false)?;
+        self.run_overtime()?;
         self.calm_down();
-        let end = self.plan.turbulence + self.plan.patience;
+        let end = self.now + self.plan.patience;
         self.run_until(end, World::is_at_rest)?;
         demand(
             self.is_at_rest() || self.may_stop(),
@@ -236,6 +240,16 @@ impl World {
         )?;
         self.read_replicas()?;
         self.judge_history()
+    }
+
+    /// Planned faults are over, those by chance go on: a run that has proved little is given time.
+    fn run_overtime(&mut self) -> Result<(), Violation> {
+        let enough = self.plan.acked_min;
+        if self.acked >= enough || self.clients.is_empty() {
+            return Ok(());
+        }
+        let end = self.now + self.plan.turbulence;
+        self.run_until(end, |world| world.acked >= enough)
     }
 
     /// Whether the plan goes beyond what the protocol promises to survive.

@@ -33,6 +33,8 @@ pub(super) struct Scene<'a> {
     pub(super) nodes: u32,
     /// The last value that was sent.
     pub(super) last_value: &'a mut u64,
+    /// How many records are known to be acknowledged.
+    pub(super) acked: &'a mut u64,
     /// The topic that is there for now, if topics come and go.
     pub(super) passing: &'a mut Option<Arc<str>>,
     /// Whether what is known of a producer may be lost, because its records are deleted.

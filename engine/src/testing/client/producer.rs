@@ -154,7 +154,9 @@ impl Producer {
             self.current.push_back(sending);
         }
         if self.current.len() > 1 {
-            scene.reached.hit("several batches of a producer are under way");
+            scene
+                .reached
+                .hit("several batches of a producer are under way");
         }
         for sending in &mut self.current {
             sending.tries += 1;
@@ -264,11 +266,7 @@ impl Producer {
         Ok(())
     }
 
-    fn told_produced(
-        &mut self,
-        scene: &mut Scene<'_>,
-        answers: &[Bytes],
-    ) -> Result<(), Violation> {
+    fn told_produced(&mut self, scene: &mut Scene<'_>, answers: &[Bytes]) -> Result<(), Violation> {
         // Before this one, all is there.
         let mut is_next = true;
         let mut is_forgotten = false;
@@ -320,6 +318,7 @@ impl Producer {
                 .reached
                 .hit("a produce is acknowledged after another try");
         }
+        *scene.acked += u64::try_from(sending.values.len()).expect("few records");
         let action = self.action(&sending.values, Some(answer.base_offset));
         scene.history.ok(sending.open, action);
     }

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::cpu::CpuMeter;
 use crate::limits::per_second;
+use crate::offsets::offset;
 
 /// How long nothing may come before it is given up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -98,8 +99,8 @@ async fn ends(client: &Client, topic: &TopicName) -> Result<BTreeMap<TopicPartit
             topic: topic.clone(),
             partition,
         };
-        let start = admin.offset(&at, StartAt::Earliest).await?;
-        let end = admin.offset(&at, StartAt::Latest).await?;
+        let start = offset(client, &at, StartAt::Earliest).await?;
+        let end = offset(client, &at, StartAt::Latest).await?;
         if start < end {
             ends.insert(at, end);
         }

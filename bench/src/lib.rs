@@ -1,19 +1,28 @@
 //! Load, limits and reports: how fast a cluster and a disk are, and under which durability.
 //!
-//! [`limits`] measures the disk as the log uses it; [`produce`] and [`consume`] load a running
-//! cluster through the client; [`suite`] starts a cluster of processes, and measures the disk and
-//! the cluster in one run. Each report says what it measured; the command line prints it.
+//! [`limits`] measures the disk as the log uses it; [`produce`], [`consume`] and [`end_to_end`] load
+//! a running cluster through the client; [`suite`] starts a cluster of processes, and measures the
+//! disk and the cluster in one run. Each report says what it measured; the command line prints it,
+//! and [`compare`] puts two of them side by side.
 
 mod cluster;
+mod compare;
 mod consume;
 mod cpu;
+mod end_to_end;
 mod latency;
 pub mod limits;
+mod noise;
+mod offsets;
+mod pace;
 mod produce;
 pub mod suite;
 
 pub use cluster::LocalCluster;
+pub use compare::{Compared, Comparison, REPORT_BYTES_MAX, compare};
 pub use consume::{ConsumeLoad, ConsumeReport, consume};
 pub use cpu::CpuMeter;
+pub use end_to_end::{EndToEndLoad, EndToEndReport, STAMP_BYTES, end_to_end};
 pub use latency::{Latencies, Percentiles};
+pub use noise::RECORD_BYTES_MAX;
 pub use produce::{ProduceLoad, ProduceReport, produce};

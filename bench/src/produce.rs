@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bytes::Bytes;
 use highwater_client::{Client, Compression, Delivery, ProduceError, Producer, Record, TopicName};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -15,9 +14,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::cpu::CpuMeter;
 use crate::latency::{Latencies, Percentiles};
 use crate::limits::per_second;
-
-/// Random bytes that values are cut from, so that no codec and no disk can make them smaller.
-const NOISE_BYTES: usize = 4 << 20;
+use crate::noise::{Noise, RECORD_BYTES_MAX};
+use crate::pace::due;
 
 /// Records of one partition and producer that wait for their acknowledgement, at most; the
 /// producer's memory is the limit that is meant.
@@ -83,15 +81,10 @@ pub struct ProduceReport {
 /// # Errors
 /// When a record is not acknowledged, or nothing is while it counts.
 pub async fn produce(client: &Client, load: &ProduceLoad) -> Result<ProduceReport> {
-    if load.producers == 0 || load.record_bytes > NOISE_BYTES / 2 {
-        bail!(
-            "at least one producer, and records of at most {} bytes",
-            NOISE_BYTES / 2
-        );
+    if load.producers == 0 || load.record_bytes > RECORD_BYTES_MAX {
+        bail!("at least one producer, and records of at most {RECORD_BYTES_MAX} bytes");
     }
-    let mut noise = vec![0; NOISE_BYTES];
-    fastrand::Rng::with_seed(load.seed).fill(&mut noise);
-    let noise = Bytes::from(noise);
+    let noise = Noise::new(load.seed);
     let start = Instant::now();
     let window = Window {
         from: start + load.warm_up,
@@ -195,7 +188,7 @@ type Waiting = (Instant, Delivery);
 struct Sending {
     producer: Producer,
     load: ProduceLoad,
-    noise: Bytes,
+    noise: Noise,
     start: Instant,
     number: usize,
     window: Window,
@@ -247,12 +240,7 @@ impl Sending {
     }
 
     fn record(&self, sent: u64) -> Record {
-        // A stride that shares no factor with the room walks over all of it.
-        const STRIDE: u64 = 7_919;
-        let room = NOISE_BYTES - self.load.record_bytes;
-        let at = sent.wrapping_mul(STRIDE) % u64::try_from(room.max(1)).unwrap_or(1);
-        let at = usize::try_from(at).unwrap_or(0);
-        Record::new(&self.load.topic).value(self.noise.slice(at..at + self.load.record_bytes))
+        Record::new(&self.load.topic).value(self.noise.value(sent, self.load.record_bytes))
     }
 
     fn collector(
@@ -278,24 +266,5 @@ impl Sending {
             }
             Ok(())
         }
-    }
-}
-
-/// When a record is due, after the start.
-fn due(number: u64, rate: u32) -> Duration {
-    let nanos = u128::from(number) * 1_000_000_000 / u128::from(rate.max(1));
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn records_are_due_by_the_rate_and_not_by_what_came_before() {
-        assert_eq!(due(0, 1_000), Duration::ZERO);
-        assert_eq!(due(1, 1_000), Duration::from_millis(1));
-        assert_eq!(due(3_000_000, 1_000_000), Duration::from_secs(3));
-        assert_eq!(due(1, 3), Duration::from_nanos(333_333_333));
     }
 }

@@ -130,6 +130,8 @@ fn every_command_has_help_with_examples() {
         &["bench", "cluster"],
         &["bench", "produce"],
         &["bench", "consume"],
+        &["bench", "end-to-end"],
+        &["bench", "compare"],
         &["consume"],
     ] {
         let output = highwater(&[command, &["--help"]].concat());

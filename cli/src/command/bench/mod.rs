@@ -1,5 +1,8 @@
 //! `highwater bench`: how fast a disk and a cluster are, and under which durability.
 
+mod compare;
+mod end_to_end;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,6 +46,16 @@ enum Action {
   highwater bench produce --partitions 6 --record-bytes 1024 --seconds 30
   highwater bench produce --rate 10000 --linger-ms 0 --server-pid 4711 --server-pid 4712")]
     Produce(ProduceArguments),
+    /// Send records at a fixed rate and read them: the time from when each was to be sent until it
+    /// was acknowledged, and until it was read.
+    #[command(after_help = "Examples:
+  highwater bench end-to-end --rate 1000
+  highwater --json bench end-to-end --rate 20000 --linger-ms 1 > after.json")]
+    EndToEnd(end_to_end::Arguments),
+    /// Put what two runs of `highwater --json bench` have printed side by side, with ratios.
+    #[command(after_help = "Examples:
+  highwater bench compare before.json after.json")]
+    Compare(compare::Arguments),
     /// Read a topic from its beginning to its end.
     #[command(after_help = "Examples:
   highwater bench consume --topic bench")]
@@ -196,6 +209,13 @@ impl Arguments {
                     () = interrupt.wait() => Err(Failure::interrupted("interrupted")),
                 }
             }),
+            Action::EndToEnd(arguments) => interrupt::run(|interrupt| async move {
+                tokio::select! {
+                    result = arguments.run(printer) => result,
+                    () = interrupt.wait() => Err(Failure::interrupted("interrupted")),
+                }
+            }),
+            Action::Compare(arguments) => arguments.run(printer),
             Action::Consume { topic, measured } => interrupt::run(|interrupt| async move {
                 tokio::select! {
                     result = run_consume(topic, measured, printer) => result,
@@ -315,7 +335,7 @@ fn limit_text(limit: &limits::Limit) -> String {
 impl ProduceArguments {
     async fn run(self, printer: Printer) -> Result<(), Failure> {
         let client = self.measured.cluster.connect(false).await?;
-        self.create_topic(&client).await?;
+        create_topic(&client, &self.topic, self.partitions).await?;
         print_durability(&self.measured.durability, printer)?;
         let load = ProduceLoad {
             topic: self.topic,
@@ -338,21 +358,21 @@ impl ProduceArguments {
             || with_kind("produce", json!(report)),
         )
     }
+}
 
-    /// Makes the topic, where the cluster can; one that is there is as good.
-    async fn create_topic(&self, client: &Client) -> Result<(), Failure> {
-        let admin = client.admin();
-        if admin.describe_topic(&self.topic).await.is_ok() {
-            return Ok(());
-        }
-        let new = NewTopic::new(&self.topic).partitions(self.partitions);
-        match admin.create_topic(new).await {
-            Err(AdminError::Refused {
-                error: ErrorCode::TopicAlreadyExists,
-                ..
-            }) => Ok(()),
-            result => Ok(result?),
-        }
+/// Makes a topic, where the cluster can; one that is there is as good.
+async fn create_topic(client: &Client, topic: &TopicName, partitions: u32) -> Result<(), Failure> {
+    let admin = client.admin();
+    if admin.describe_topic(topic).await.is_ok() {
+        return Ok(());
+    }
+    let new = NewTopic::new(topic).partitions(partitions);
+    match admin.create_topic(new).await {
+        Err(AdminError::Refused {
+            error: ErrorCode::TopicAlreadyExists,
+            ..
+        }) => Ok(()),
+        result => Ok(result?),
     }
 }
 

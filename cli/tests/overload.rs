@@ -130,7 +130,7 @@ impl Scene {
     }
 
     /// What was taken is given back, and no record is lost.
-    fn is_as_before(mut self) {
+    fn must_be_as_before(mut self) {
         wait_for("the memory to be given back", || {
             let used = self.victim().metric("memory_used_bytes");
             (used <= self.memory_used + REST_BYTES).then_some(())
@@ -259,7 +259,7 @@ fn f75_consumers_that_never_read_stop_nobody() {
         deaf
     });
     drop(deaf);
-    scene.is_as_before();
+    scene.must_be_as_before();
 }
 
 /// As many as would have taken the whole budget, had each been given 64 KiB on its word.
@@ -300,7 +300,7 @@ fn f80_slow_senders_and_passers_by_stop_nobody() {
     wait_for("the files to be closed", || {
         (open_files(scene.victim().pid()) <= files + 20).then_some(())
     });
-    scene.is_as_before();
+    scene.must_be_as_before();
 }
 
 /// After each so many connections a second passes: a node takes a thousand in that.
@@ -353,7 +353,7 @@ fn f93_more_than_the_disk_takes_is_throttled_and_passes() {
         refused.iter().all(|code| code.is_retriable()),
         "{refused:?}"
     );
-    scene.is_as_before();
+    scene.must_be_as_before();
 }
 
 #[test]
@@ -378,7 +378,7 @@ fn f81_what_would_be_gigabytes_is_not_opened() {
         }
         scene.good_client_goes_on();
     });
-    scene.is_as_before();
+    scene.must_be_as_before();
 }
 
 #[test]
@@ -400,5 +400,5 @@ fn f90_a_follower_that_hangs_takes_no_memory_of_others() {
         scene.cluster.nodes()[hung].signal(Signal::CONT);
         scene.cluster.wait_until_whole(&scene.client, &scene.good);
     });
-    scene.is_as_before();
+    scene.must_be_as_before();
 }

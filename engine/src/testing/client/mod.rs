@@ -33,6 +33,8 @@ pub(super) struct Scene<'a> {
     pub(super) nodes: u32,
     /// The last value that was sent.
     pub(super) last_value: &'a mut u64,
+    /// What the client's clock says, in milliseconds since the Unix epoch.
+    pub(super) wall_ms: i64,
     /// How many records are known to be acknowledged.
     pub(super) acked: &'a mut u64,
     /// The topic that is there for now, if topics come and go.

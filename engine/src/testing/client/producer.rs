@@ -223,9 +223,8 @@ impl Producer {
             let mut bytes = value.to_be_bytes().to_vec();
             let padding = scene.rng.usize(..self.load.value_bytes_max);
             bytes.resize(bytes.len() + padding, b'x');
-            let time = i64::try_from(*value).expect("few values");
             builder
-                .append(time, None, Some(&bytes), &[])
+                .append(scene.wall_ms, None, Some(&bytes), &[])
                 .expect("a small record fits");
         }
         Bytes::from(builder.seal().expect("there are records"))
@@ -279,11 +278,12 @@ impl Producer {
                     self.acked(scene, sending, &answer);
                     continue;
                 }
-                ErrorCode::OutOfOrderSequenceNumber if !is_next => {
+                // A leader may not know the producer either, if it has refused the first batch.
+                ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId if !is_next => {
                     scene.reached.hit("a batch behind a refused one is refused");
                     Some(sending)
                 }
-                ErrorCode::UnknownProducerId if scene.forgets_producers || is_forgotten => {
+                ErrorCode::UnknownProducerId if scene.forgets_producers => {
                     is_forgotten = true;
                     Some(sending)
                 }

@@ -10,7 +10,7 @@ use super::super::client::{
 };
 use super::super::history::Partition;
 use super::super::oracle::{Violation, demand};
-use super::{Asker, Event, Place, World};
+use super::{Asker, EPOCH_MS, Event, Place, World};
 use crate::{
     ConnId, Fetch, GroupId, Input, NodeId, Op, OpError, OpResult, Outcome, ReadFrom, ShardId,
     Ticket,
@@ -168,6 +168,7 @@ impl World {
             reached: &mut self.report.reached,
             nodes: self.plan.nodes,
             last_value: &mut self.last_value,
+            wall_ms: EPOCH_MS + i64::try_from(self.now.as_millis()).expect("short runs"),
             acked: &mut self.acked,
             passing: &mut self.passing,
             forgets_producers: self.plan.forgets_producers(),
@@ -359,6 +360,7 @@ impl World {
             reached: &mut self.report.reached,
             nodes: self.plan.nodes,
             last_value: &mut self.last_value,
+            wall_ms: EPOCH_MS + i64::try_from(self.now.as_millis()).expect("short runs"),
             acked: &mut self.acked,
             passing: &mut self.passing,
             forgets_producers: self.plan.forgets_producers(),

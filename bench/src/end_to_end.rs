@@ -6,29 +6,24 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use highwater_client::{
-    Client, Compression, Consumer, Delivery, Producer, Record, StartAt, TopicName, TopicPartition,
+    Client, Consumer, Delivery, Producer, Record, StartAt, TopicName, TopicPartition,
 };
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::batching::{Batching, WAITING_MAX};
 use crate::cpu::CpuMeter;
 use crate::latency::{Latencies, Percentiles};
 use crate::limits::per_second;
 use crate::noise::{Noise, RECORD_BYTES_MAX};
 use crate::offsets::offset;
-use crate::pace::due;
+use crate::pace::{DRAIN, Window, due};
 
 /// What a value begins with: the number of the run, and when the record was to be sent, in
 /// nanoseconds since the run began. Big endian.
 pub const STAMP_BYTES: usize = 16;
-
-/// Records whose acknowledgement is waited for, at most; the producer's memory is the limit that
-/// is meant.
-const WAITING_MAX: usize = 1 << 20;
-
-/// How long the last records may take after the load has ended.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// What to send and to read.
 #[derive(Debug, Clone)]
@@ -39,14 +34,8 @@ pub struct EndToEndLoad {
     pub record_bytes: usize,
     /// Records a second.
     pub rate: u32,
-    /// How large a batch grows, in bytes.
-    pub batch_bytes: usize,
-    /// How long a batch waits for more.
-    pub linger: Duration,
-    /// What the producer holds until it is acknowledged, in bytes.
-    pub memory_bytes: usize,
-    /// How batches are compressed.
-    pub compression: Compression,
+    /// How they are batched.
+    pub batching: Batching,
     /// How long nothing is counted.
     pub warm_up: Duration,
     /// How long is counted.
@@ -86,19 +75,15 @@ pub async fn end_to_end(client: &Client, load: &EndToEndLoad) -> Result<EndToEnd
     }
     let consumer = consumer_at_the_end(client, &load.topic).await?;
     let run = fastrand::Rng::with_seed(load.seed ^ u64::from(std::process::id())).u64(..);
-    let start = Instant::now();
-    let window = Window {
-        start,
-        from: start + load.warm_up,
-        to: start + load.warm_up + load.duration,
-    };
+    let window = Window::new(Instant::now(), load.warm_up, load.duration);
     let (tell_count, count) = oneshot::channel();
     let reading = tokio::spawn(read(consumer, run, window, count));
-    let sending = tokio::spawn(send(producer(client, load), load.clone(), run, window));
-    sleep_until(window.from).await;
+    let producer = load.batching.producer(client);
+    let mut sending = tokio::spawn(send(producer, load.clone(), run, window));
+    until(window.from, &mut sending).await?;
     let client_cpu = CpuMeter::start(&[std::process::id()])?;
     let server_cpu = CpuMeter::start(&load.server_pids)?;
-    sleep_until(window.to).await;
+    until(window.to, &mut sending).await?;
     let (client_used, server_used) = (client_cpu.used()?, server_cpu.used()?);
     let sent = sending.await??;
     // If the reader is gone, it says why.
@@ -120,17 +105,15 @@ pub async fn end_to_end(client: &Client, load: &EndToEndLoad) -> Result<EndToEnd
     })
 }
 
-/// What is counted.
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    start: Instant,
-    from: Instant,
-    to: Instant,
-}
-
-impl Window {
-    fn holds(&self, intended: Instant) -> bool {
-        (self.from..self.to).contains(&intended)
+/// Waits, unless sending fails before.
+async fn until(at: Instant, sending: &mut JoinHandle<Result<Sent>>) -> Result<()> {
+    tokio::select! {
+        biased;
+        () = sleep_until(at) => Ok(()),
+        ended = sending => {
+            ended??;
+            bail!("sending has ended early")
+        }
     }
 }
 
@@ -148,16 +131,6 @@ async fn consumer_at_the_end(client: &Client, topic: &TopicName) -> Result<Consu
         consumer.assign(partition, StartAt::Offset(end)).await?;
     }
     Ok(consumer)
-}
-
-fn producer(client: &Client, load: &EndToEndLoad) -> Producer {
-    client
-        .producer()
-        .batch_bytes(load.batch_bytes)
-        .linger(load.linger)
-        .memory_bytes(load.memory_bytes)
-        .compression(load.compression)
-        .build()
 }
 
 /// What was sent and acknowledged.

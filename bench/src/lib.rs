@@ -5,6 +5,7 @@
 //! disk and the cluster in one run. Each report says what it measured; the command line prints it,
 //! and [`compare`] puts two of them side by side.
 
+mod batching;
 mod cluster;
 mod compare;
 mod consume;
@@ -18,6 +19,7 @@ mod pace;
 mod produce;
 pub mod suite;
 
+pub use batching::Batching;
 pub use cluster::LocalCluster;
 pub use compare::{Compared, Comparison, REPORT_BYTES_MAX, compare};
 pub use consume::{ConsumeLoad, ConsumeReport, consume};

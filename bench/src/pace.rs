@@ -1,6 +1,32 @@
-//! When records are due at a fixed rate.
+//! When records are due at a fixed rate, and which of them count.
 
 use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// How long the last records may take after a load has ended.
+pub(crate) const DRAIN: Duration = Duration::from_secs(30);
+
+/// When a load begins, and from when to when it counts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) start: Instant,
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
+}
+
+impl Window {
+    pub(crate) fn new(start: Instant, warm_up: Duration, duration: Duration) -> Window {
+        let from = start + warm_up;
+        let to = from + duration;
+        Window { start, from, to }
+    }
+
+    /// Whether this counts.
+    pub(crate) fn holds(&self, at: Instant) -> bool {
+        (self.from..self.to).contains(&at)
+    }
+}
 
 /// When the record of this number is due, after the start: by the rate alone, however late those
 /// before it were, so that a stall is not left out of what is measured (coordinated omission).

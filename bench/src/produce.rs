@@ -5,24 +5,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use highwater_client::{Client, Compression, Delivery, ProduceError, Producer, Record, TopicName};
+use highwater_client::{Client, Delivery, ProduceError, Producer, Record, TopicName};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use crate::batching::{Batching, WAITING_MAX};
 use crate::cpu::CpuMeter;
 use crate::latency::{Latencies, Percentiles};
 use crate::limits::per_second;
 use crate::noise::{Noise, RECORD_BYTES_MAX};
-use crate::pace::due;
-
-/// Records of one partition and producer that wait for their acknowledgement, at most; the
-/// producer's memory is the limit that is meant.
-const WAITING_MAX: usize = 1 << 20;
-
-/// How long the last records may take after the load has ended.
-const DRAIN: Duration = Duration::from_secs(30);
+use crate::pace::{DRAIN, Window, due};
 
 /// What to send.
 #[derive(Debug, Clone)]
@@ -33,14 +27,8 @@ pub struct ProduceLoad {
     pub record_bytes: usize,
     /// How many producers send side by side, each with an identity of its own.
     pub producers: usize,
-    /// How large a batch grows, in bytes.
-    pub batch_bytes: usize,
-    /// How long a batch waits for more.
-    pub linger: Duration,
-    /// What each producer holds until it is acknowledged, in bytes: how much is on the way.
-    pub memory_bytes: usize,
-    /// How batches are compressed.
-    pub compression: Compression,
+    /// How each of them batches.
+    pub batching: Batching,
     /// Records a second of all producers together; nothing: each sends when there is room.
     pub rate: Option<u32>,
     /// How long nothing is counted.
@@ -86,18 +74,14 @@ pub async fn produce(client: &Client, load: &ProduceLoad) -> Result<ProduceRepor
     }
     let noise = Noise::new(load.seed);
     let start = Instant::now();
-    let window = Window {
-        from: start + load.warm_up,
-        to: start + load.warm_up + load.duration,
-    };
+    let window = Window::new(start, load.warm_up, load.duration);
     let counted = Arc::new(Mutex::new(Counted::default()));
     let mut tasks = JoinSet::new();
     for number in 0..load.producers {
         let sending = Sending {
-            producer: producer(client, load),
+            producer: load.batching.producer(client),
             load: load.clone(),
             noise: noise.clone(),
-            start,
             number,
             window,
             counted: Arc::clone(&counted),
@@ -141,16 +125,6 @@ pub async fn produce(client: &Client, load: &ProduceLoad) -> Result<ProduceRepor
     })
 }
 
-fn producer(client: &Client, load: &ProduceLoad) -> Producer {
-    client
-        .producer()
-        .batch_bytes(load.batch_bytes)
-        .linger(load.linger)
-        .memory_bytes(load.memory_bytes)
-        .compression(load.compression)
-        .build()
-}
-
 /// Waits until a producer fails. None ends well before the load does.
 async fn failure(tasks: &mut JoinSet<Result<()>>) -> anyhow::Error {
     loop {
@@ -161,13 +135,6 @@ async fn failure(tasks: &mut JoinSet<Result<()>>) -> anyhow::Error {
             None => return anyhow::anyhow!("all producers have ended early"),
         }
     }
-}
-
-/// When it counts.
-#[derive(Debug, Clone, Copy)]
-struct Window {
-    from: Instant,
-    to: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -189,7 +156,6 @@ struct Sending {
     producer: Producer,
     load: ProduceLoad,
     noise: Noise,
-    start: Instant,
     number: usize,
     window: Window,
     counted: Arc<Mutex<Counted>>,
@@ -232,7 +198,7 @@ impl Sending {
         };
         let producers = u64::try_from(self.load.producers).unwrap_or(u64::MAX);
         let number = u64::try_from(self.number).unwrap_or(u64::MAX);
-        let intended = self.start + due(sent * producers + number, rate);
+        let intended = self.window.start + due(sent * producers + number, rate);
         if intended > Instant::now() {
             sleep_until(intended).await;
         }
@@ -254,13 +220,13 @@ impl Sending {
                 delivery.await?;
                 let now = Instant::now();
                 let mut counted = lock(&counted);
-                if now >= window.from && now < window.to {
+                if window.holds(now) {
                     counted.records += 1;
                     counted.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
                 }
                 // At a fixed rate the late ones count too: those that were to be sent in time.
                 let counts = if is_open_loop { intended } else { now };
-                if counts >= window.from && counts < window.to {
+                if window.holds(counts) {
                     counted.latencies.record(now - intended);
                 }
             }

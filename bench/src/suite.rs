@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use highwater_client::{Client, Compression, NewTopic, TopicName};
 use serde::Serialize;
 
+use crate::batching::Batching;
 use crate::cluster::LocalCluster;
 use crate::consume::{ConsumeLoad, consume};
 use crate::limits::{self, Limit, Limits};
@@ -184,10 +185,12 @@ impl Measured<'_> {
             topic,
             record_bytes: suite.record_bytes,
             producers: if rate.is_some() { 1 } else { suite.producers },
-            batch_bytes: if rate.is_some() { 256 << 10 } else { 1 << 20 },
-            linger: Duration::from_millis(if rate.is_some() { 1 } else { 5 }),
-            memory_bytes: 16 << 20,
-            compression: Compression::None,
+            batching: Batching {
+                batch_bytes: if rate.is_some() { 256 << 10 } else { 1 << 20 },
+                linger: Duration::from_millis(if rate.is_some() { 1 } else { 5 }),
+                memory_bytes: 16 << 20,
+                compression: Compression::None,
+            },
             rate,
             warm_up: suite.warm_up,
             duration: suite.duration,

@@ -1,106 +1,37 @@
 //! `highwater status` against a cluster of `highwater dev`.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Output, Stdio};
+mod dev;
+
 use std::time::{Duration, Instant};
 
+use dev::Dev;
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// How long what must happen soon may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Nodes in one process, until this is dropped.
-struct Dev {
-    process: Child,
-    bootstrap: String,
-    _folder: TempDir,
+/// The objects that `status` prints, of one kind.
+fn status(dev: &Dev, kind: &str) -> Vec<Value> {
+    let printed = dev.run(&["--json", "status"], b"");
+    let objects = printed
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    objects
+        .filter(|object: &Value| object["kind"] == kind)
+        .collect()
 }
 
-impl Dev {
-    fn start(nodes: u32, settings: &[&str]) -> Self {
-        let folder = TempDir::new().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
-        command.args([
-            "--json",
-            "dev",
-            "--port",
-            "0",
-            "--nodes",
-            &nodes.to_string(),
-        ]);
-        command.arg("--dir").arg(folder.path().join("dev"));
-        for setting in settings {
-            command.args(["--set", setting]);
+/// Asks again until it holds.
+#[track_caller]
+fn until(dev: &Dev, kind: &str, what: &str, holds: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let objects = status(dev, kind);
+        if holds(&objects) {
+            return objects;
         }
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process = command.spawn().unwrap();
-        let mut ready = String::new();
-        let stdout = process.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut ready).unwrap();
-        let ready: Value = serde_json::from_str(&ready).unwrap();
-        let bootstrap = ready["bootstrap"].as_str().unwrap().to_owned();
-        Self {
-            process,
-            bootstrap,
-            _folder: folder,
-        }
-    }
-
-    fn run_with(&self, arguments: &[&str], input: &[u8]) -> Output {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_highwater"))
-            .args(arguments)
-            .env("HIGHWATER_BOOTSTRAP", &self.bootstrap)
-            .env_remove("HIGHWATER_CA")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        process.stdin.take().unwrap().write_all(input).unwrap();
-        process.wait_with_output().unwrap()
-    }
-
-    /// What a command prints that must succeed.
-    #[track_caller]
-    fn run(&self, arguments: &[&str], input: &[u8]) -> String {
-        let output = self.run_with(arguments, input);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {stderr}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// The objects that `status` prints, of one kind.
-    fn status(&self, kind: &str) -> Vec<Value> {
-        let printed = self.run(&["--json", "status"], b"");
-        let objects = printed
-            .lines()
-            .map(|line| serde_json::from_str(line).unwrap());
-        objects
-            .filter(|object: &Value| object["kind"] == kind)
-            .collect()
-    }
-
-    /// Asks again until it holds.
-    #[track_caller]
-    fn until(&self, kind: &str, what: &str, holds: impl Fn(&[Value]) -> bool) -> Vec<Value> {
-        let give_up = Instant::now() + PATIENCE;
-        loop {
-            let objects = self.status(kind);
-            if holds(&objects) {
-                return objects;
-            }
-            assert!(Instant::now() < give_up, "in vain: {what}: {objects:?}");
-        }
-    }
-}
-
-impl Drop for Dev {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        assert!(Instant::now() < give_up, "in vain: {what}: {objects:?}");
     }
 }
 
@@ -114,7 +45,7 @@ fn three_nodes_their_leaders_and_their_lag_are_shown() {
     let dev = Dev::start(3, &[]);
     // Before all are registered a topic would be placed on those that are.
     let all_there = |nodes: &[Value]| nodes.len() == 3;
-    dev.until("node", "three nodes", all_there);
+    until(&dev, "node", "three nodes", all_there);
     dev.run(&["topic", "create", "used", "--partitions", "2"], b"");
     dev.run(&["topic", "create", "unused"], b"");
     dev.run(&["produce", "used", "--partition", "1"], &lines(50));
@@ -125,7 +56,7 @@ fn three_nodes_their_leaders_and_their_lag_are_shown() {
                 && partition["lag"] == serde_json::json!({ "0": 0, "1": 0, "2": 0 })
         })
     };
-    let partitions = dev.until("partition", "no replica is behind", is_level);
+    let partitions = until(&dev, "partition", "no replica is behind", is_level);
     let unused: Vec<_> = (partitions.iter())
         .filter(|partition| partition["topic"] == "unused")
         .collect();
@@ -133,7 +64,7 @@ fn three_nodes_their_leaders_and_their_lag_are_shown() {
     assert_eq!(unused[0]["leader_epoch"], -1, "to look at it elects nobody");
     assert_eq!(unused[0]["lag"], Value::Null);
 
-    let nodes = dev.status("node");
+    let nodes = status(&dev, "node");
     assert_eq!(nodes.len(), 3);
     assert!(nodes.iter().all(|node| node["alive"] == true), "{nodes:?}");
     let controllers = nodes.iter().filter(|node| node["controller"] == true);
@@ -164,7 +95,7 @@ fn what_is_read_from_sealed_files_is_served_from_maps() {
     loop {
         let read = dev.run(&["consume", "t", "--until-end"], b"");
         assert_eq!(read.lines().count(), 1_000);
-        let node = &dev.status("node")[0];
+        let node = &status(&dev, "node")[0];
         let counters = &node["counters"];
         if counters["mapped_bytes"].as_u64().unwrap() > 0 {
             assert!(counters["files_sealed"].as_u64().unwrap() > 0);

@@ -155,13 +155,18 @@ async fn write_answers<W: ChunkWrite>(
 ) -> String {
     while let Some(answer) = waiting.recv().await {
         match answer {
-            Answer::Chunks(chunks) => {
-                for piece in pieces(chunks) {
-                    match timeout(patience, stream.write_chunks(piece)).await {
+            Answer::Chunks(mut chunks) => {
+                loop {
+                    let rest = cut(&mut chunks);
+                    match timeout(patience, stream.write_chunks(chunks)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => return error.to_string(),
                         Err(_) => return format!("it read too little in {patience:?}"),
                     }
+                    if rest.is_empty() {
+                        break;
+                    }
+                    chunks = rest;
                 }
                 in_flight.count.set(in_flight.count.get() - 1);
                 in_flight.changed.notify_one();
@@ -172,22 +177,19 @@ async fn write_answers<W: ChunkWrite>(
     "the node stops".to_owned()
 }
 
-/// An answer in pieces of at most [`PIECE_BYTES_MAX`], without a copy.
-fn pieces(chunks: Vec<Bytes>) -> Vec<Vec<Bytes>> {
-    let mut pieces = Vec::new();
-    let mut piece = Vec::with_capacity(chunks.len());
+/// Leaves of an answer what a piece may have, [`PIECE_BYTES_MAX`], and gives the rest, without a
+/// copy. Most answers are one piece: they stay as they are.
+fn cut(chunks: &mut Vec<Bytes>) -> Vec<Bytes> {
     let mut room = PIECE_BYTES_MAX;
-    for mut chunk in chunks {
-        while chunk.len() > room {
-            piece.push(chunk.split_to(room));
-            pieces.push(std::mem::take(&mut piece));
-            room = PIECE_BYTES_MAX;
+    for (number, chunk) in chunks.iter_mut().enumerate() {
+        if chunk.len() > room {
+            let rest = chunk.split_off(room);
+            let behind = chunks.split_off(number + 1);
+            return std::iter::once(rest).chain(behind).collect();
         }
         room -= chunk.len();
-        piece.push(chunk);
     }
-    pieces.push(piece);
-    pieces
+    Vec::new()
 }
 
 #[cfg(test)]
@@ -197,9 +199,17 @@ mod tests {
     fn check(lengths: &[usize], expected: &[usize]) {
         let chunk =
             |&length: &usize| Bytes::from(vec![u8::try_from(length % 251).unwrap(); length]);
-        let chunks: Vec<Bytes> = lengths.iter().map(chunk).collect();
+        let mut chunks: Vec<Bytes> = lengths.iter().map(chunk).collect();
         let whole = chunks.concat();
-        let pieces = pieces(chunks);
+        let mut pieces = Vec::new();
+        loop {
+            let rest = cut(&mut chunks);
+            pieces.push(chunks);
+            if rest.is_empty() {
+                break;
+            }
+            chunks = rest;
+        }
         let sizes: Vec<usize> = pieces.iter().map(|it| it.concat().len()).collect();
         assert_eq!(sizes, expected);
         assert_eq!(pieces.concat().concat(), whole);

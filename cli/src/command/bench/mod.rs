@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use highwater_bench::suite::{self, Figure, Spread, Suite};
-use highwater_bench::{ConsumeLoad, ProduceLoad, ProduceReport, consume, limits, produce};
+use highwater_bench::{
+    Batching, ConsumeLoad, Percentiles, ProduceLoad, ProduceReport, consume, limits, produce,
+};
 use highwater_client::{AdminError, Client, Compression, ErrorCode, NewTopic, TopicName};
 use serde_json::{Value, json};
 
@@ -120,7 +122,23 @@ struct SuiteArguments {
 
 #[derive(Debug, clap::Args)]
 struct ProduceArguments {
-    /// Into which topic; made if it is not there.
+    /// How many producers send side by side.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    producers: usize,
+    /// How long a batch waits for more, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 5)]
+    linger_ms: u64,
+    /// Records a second, of all producers together [default: as many as are acknowledged].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    #[command(flatten)]
+    load: Load,
+}
+
+/// What is sent, alike in all commands that send.
+#[derive(Debug, clap::Args)]
+struct Load {
+    /// Which topic; made if it is not there.
     #[arg(long, default_value = "bench", value_parser = topic_name)]
     topic: TopicName,
     /// With how many partitions it is made.
@@ -129,24 +147,15 @@ struct ProduceArguments {
     /// The size of a record's value, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1024)]
     record_bytes: usize,
-    /// How many producers send side by side.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    producers: usize,
     /// How large a batch grows, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 256 << 10)]
     batch_bytes: usize,
-    /// How long a batch waits for more, in milliseconds.
-    #[arg(long, value_name = "MS", default_value_t = 5)]
-    linger_ms: u64,
     /// How much each producer has on the way, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 32 << 20)]
     memory_bytes: usize,
     /// How batches are compressed. The records are random, so it costs and saves nothing.
     #[arg(long, value_name = "CODEC", default_value = "none", value_parser = codec)]
     compression: Compression,
-    /// Records a second, of all producers together [default: as many as are acknowledged].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    rate: Option<u32>,
     /// How long nothing is counted, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
     warm_up: f64,
@@ -158,6 +167,25 @@ struct ProduceArguments {
     seed: u64,
     #[command(flatten)]
     measured: Measured,
+}
+
+impl Load {
+    /// A client of the cluster; the topic is there, and the durability said.
+    async fn begin(&self, printer: Printer) -> Result<Client, Failure> {
+        let client = self.measured.cluster.connect(false).await?;
+        create_topic(&client, &self.topic, self.partitions).await?;
+        print_durability(&self.measured.durability, printer)?;
+        Ok(client)
+    }
+
+    fn batching(&self, linger_ms: u64) -> Batching {
+        Batching {
+            batch_bytes: self.batch_bytes,
+            linger: Duration::from_millis(linger_ms),
+            memory_bytes: self.memory_bytes,
+            compression: self.compression,
+        }
+    }
 }
 
 /// What is measured, and what is said of it.
@@ -334,22 +362,18 @@ fn limit_text(limit: &limits::Limit) -> String {
 
 impl ProduceArguments {
     async fn run(self, printer: Printer) -> Result<(), Failure> {
-        let client = self.measured.cluster.connect(false).await?;
-        create_topic(&client, &self.topic, self.partitions).await?;
-        print_durability(&self.measured.durability, printer)?;
+        let client = self.load.begin(printer).await?;
+        let batching = self.load.batching(self.linger_ms);
         let load = ProduceLoad {
-            topic: self.topic,
-            record_bytes: self.record_bytes,
+            topic: self.load.topic,
+            record_bytes: self.load.record_bytes,
             producers: self.producers,
-            batch_bytes: self.batch_bytes,
-            linger: Duration::from_millis(self.linger_ms),
-            memory_bytes: self.memory_bytes,
-            compression: self.compression,
+            batching,
             rate: self.rate,
-            warm_up: Duration::from_secs_f64(self.warm_up),
-            duration: Duration::from_secs_f64(self.seconds),
-            seed: self.seed,
-            server_pids: self.measured.server_pid,
+            warm_up: Duration::from_secs_f64(self.load.warm_up),
+            duration: Duration::from_secs_f64(self.load.seconds),
+            seed: self.load.seed,
+            server_pids: self.load.measured.server_pid,
         };
         let report = produce(&client, &load).await;
         let report = report.map_err(|error| broken(&error))?;
@@ -377,20 +401,22 @@ async fn create_topic(client: &Client, topic: &TopicName, partitions: u32) -> Re
 }
 
 fn produce_text(report: &ProduceReport) -> String {
-    let latency = &report.latency;
     format!(
-        "produced {:.1} MB/s, {} records/s over {:.0} s; latency p50 {} us, p90 {} us, p99 {} us, \
-         p99.9 {} us, max {} us; CPU seconds per GB: client {:.2}{}",
+        "produced {:.1} MB/s, {} records/s over {:.0} s; latency {}; CPU seconds per GB: client \
+         {:.2}{}",
         megabytes(report.bytes_per_second),
         report.records_per_second,
         report.seconds,
-        latency.p50_us,
-        latency.p90_us,
-        latency.p99_us,
-        latency.p999_us,
-        latency.max_us,
+        percentiles_text(&report.latency),
         report.client_cpu_seconds_per_gb,
         server_text(report.server_cpu_seconds_per_gb),
+    )
+}
+
+fn percentiles_text(latency: &Percentiles) -> String {
+    format!(
+        "p50 {} us, p90 {} us, p99 {} us, p99.9 {} us, max {} us",
+        latency.p50_us, latency.p90_us, latency.p99_us, latency.p999_us, latency.max_us
     )
 }
 

@@ -15,6 +15,7 @@ use highwater_record::{Buffer, Offset};
 
 use crate::config::GroupConfig;
 use crate::entry::Position;
+use crate::format::begin::Reason;
 use crate::format::journal::{GroupRecord, QuarantineRecord, SyncedPosition};
 use crate::ids::{GroupId, LogIndex, Sequence, WriteId};
 use crate::prepare::Preparing;
@@ -226,6 +227,15 @@ impl Group {
     /// Whether nothing is staged or on its way.
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_none() && self.staged.is_empty()
+    }
+
+    /// Whether a cut or a base is not durable yet: a crash would bring back what it takes away, so
+    /// nothing else on the disk may know of it.
+    pub(crate) fn is_being_cut(&self) -> bool {
+        let begin = self.in_flight.as_ref().and_then(|it| it.begin.as_ref());
+        let cuts = begin.is_some_and(|plan| plan.begin.reason != Reason::Roll);
+        let is_begin = |staged: &Staged| matches!(staged, Staged::Begin(_));
+        cuts || self.staged.iter().any(is_begin)
     }
 
     /// Whether the log's end is quarantined.

@@ -67,12 +67,14 @@ pub enum Mutant {
     FailedWriteCounts,
     /// What retention frees is unlinked newest first.
     RetiredNewestFirst,
+    /// A file that a cut ends is sealed before the cut is durable.
+    SealBeforeCut,
 }
 
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 21] = [
+    pub const ALL: [Mutant; 22] = [
         Mutant::AckBeforeWrite,
         Mutant::AckBeforePromise,
         Mutant::EntriesBeforeTerm,
@@ -94,6 +96,7 @@ impl Mutant {
         Mutant::ReadUnchecked,
         Mutant::FailedWriteCounts,
         Mutant::RetiredNewestFirst,
+        Mutant::SealBeforeCut,
     ];
 }
 

@@ -74,7 +74,7 @@ impl<S: Storage> Store<S> {
             return;
         };
         let settled = state.commit.min(state.synced);
-        if segment.last().max(at) > settled {
+        if segment.last().max(at) > settled || (state.is_being_cut() && !mutant!(SealBeforeCut)) {
             return;
         }
         let job = new_job(segment, state.to_seal[0].1.clone(), self.align);

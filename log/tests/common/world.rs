@@ -229,22 +229,34 @@ impl World {
     }
 
     pub(crate) fn cut(&mut self, group: GroupId) {
+        let some = |rng: &mut Rng| rng.u64(..6);
+        if self.cut_by(group, some) && self.rng.bool() {
+            self.append(group);
+        }
+    }
+
+    /// Takes back all that is not committed.
+    pub(crate) fn cut_deep(&mut self, group: GroupId) {
+        self.cut_by(group, |_| u64::MAX);
+    }
+
+    /// Takes back the last entry and so many before it, those that are not committed. Whether
+    /// there was one.
+    fn cut_by(&mut self, group: GroupId, depth: impl Fn(&mut Rng) -> u64) -> bool {
         self.promise(group);
         let model = self.model.get_mut(&group).unwrap();
         let lowest = model.commit.max(model.log.start.before.index).next();
         let last = model.log.last().index;
         if last < lowest {
-            return;
+            return false;
         }
-        let depth = self.rng.u64(..6);
+        let depth = depth(&mut self.rng);
         let first = LogIndex(last.0.saturating_sub(depth)).max(lowest);
         let node = self.node.as_mut().unwrap();
         let write = node.cut(group, first.0);
         model.log.cut(first);
         model.note_log(write);
-        if self.rng.bool() {
-            self.append(group);
-        }
+        true
     }
 
     pub(crate) fn base(&mut self, group: GroupId) {
@@ -296,15 +308,19 @@ impl World {
         self.commit(group);
         let model = self.model.get_mut(&group).unwrap();
         let node = self.node.as_mut().unwrap();
-        let closed = node.events.iter().filter_map(|event| match event {
+        let mut closed = Vec::new();
+        node.events.retain(|event| match event {
             Event::Closed {
                 group: of,
                 sequence,
                 last,
-            } if *of == group && *last <= model.commit => Some(*sequence),
-            _ => None,
+            } if *of == group && *last <= model.commit => {
+                closed.push(*sequence);
+                false
+            }
+            _ => true,
         });
-        for sequence in closed.collect::<Vec<_>>() {
+        for sequence in closed {
             let snapshot = Snapshot {
                 at: model.commit,
                 state: Buffer::from(vec![7; self.rng.usize(..10_000)]),

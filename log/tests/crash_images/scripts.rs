@@ -20,6 +20,9 @@ pub(super) enum Step {
     Fill,
     /// The last entries, replaced by others.
     Cut,
+    /// While the `begin` of the next file is on its way, entries of the file before are cut away,
+    /// and what is left of it is to be sealed.
+    CutAmidRoll,
     /// The log is replaced whole.
     Base,
     /// Everything is committed, and closed files are sealed.
@@ -36,10 +39,10 @@ pub(super) enum Step {
     Hold,
 }
 
-use Step::{Append, Base, Crash, Cut, Fill, Hold, Idle, Promise, Retain, Seal, Wrap};
+use Step::{Append, Base, Crash, Cut, CutAmidRoll, Fill, Hold, Idle, Promise, Retain, Seal, Wrap};
 
 /// What a node's life consists of, and what meets in it.
-pub(super) const SCRIPTS: [&[Step]; 8] = [
+pub(super) const SCRIPTS: [&[Step]; 9] = [
     &[Promise, Append, Append, Promise, Append, Idle, Append],
     &[Promise, Fill, Append, Seal, Fill, Seal, Retain, Append],
     &[Promise, Append, Append, Cut, Append, Cut, Cut, Idle, Append],
@@ -53,6 +56,7 @@ pub(super) const SCRIPTS: [&[Step]; 8] = [
     &[
         Promise, Append, Hold, Fill, Fill, Append, Cut, Crash, Cut, Fill, Seal, Retain,
     ],
+    &[Promise, CutAmidRoll, Append, Crash, CutAmidRoll, Seal],
 ];
 
 impl Step {
@@ -63,6 +67,7 @@ impl Step {
             Step::Append => world.append(GROUP),
             Step::Fill => (0..5).for_each(|_| world.append_of(GROUP, 15_000)),
             Step::Cut => world.cut(GROUP),
+            Step::CutAmidRoll => cut_amid_roll(world),
             Step::Base => world.base(GROUP),
             Step::Seal => world.seal(GROUP),
             Step::Retain => world.retain(GROUP),
@@ -72,6 +77,30 @@ impl Step {
             Step::Hold => {}
         }
     }
+}
+
+/// Files are as long as three of these entries.
+fn cut_amid_roll(world: &mut World) {
+    let append = |world: &mut World, count: usize| {
+        (0..count).for_each(|_| world.append_of(GROUP, 20_000));
+    };
+    let rest = |world: &mut World| {
+        while world.node().store.is_busy() {
+            world.turn();
+        }
+    };
+    world.base(GROUP);
+    append(world, 2);
+    rest(world);
+    world.commit(GROUP);
+    append(world, 1);
+    rest(world);
+    append(world, 1);
+    let node = world.node();
+    node.store.flush(node.now);
+    world.cut_deep(GROUP);
+    world.turn();
+    world.seal(GROUP);
 }
 
 /// Units are one block here, of the half's sixteen; a start begins a half.

@@ -16,6 +16,7 @@ use super::load::{Places, Reach};
 use super::net::{self, Carried, Namespace, Router};
 use super::node::{Node, NodePlan, can_shift_clocks};
 use super::scenario::{self, Scenario};
+use crate::stop::stop;
 
 /// Groups of clients: ours, and those of others.
 const CLIENTS: usize = 2;
@@ -192,6 +193,8 @@ impl Cluster {
             Step::Pause(node) => self.nodes[*node].pause(true)?,
             Step::Continue(node) => self.nodes[*node].pause(false)?,
             Step::CutPower(nodes, cut) => {
+                let victims = nodes.iter().filter_map(|node| self.nodes[*node].pid());
+                stop(&victims.collect::<Vec<_>>())?;
                 for node in nodes {
                     self.nodes[*node].disk.cut_power(*cut)?;
                 }

@@ -265,7 +265,8 @@ impl Node {
         }
     }
 
-    fn pid(&self) -> Option<Pid> {
+    /// The number of its process, if it runs.
+    pub(crate) fn pid(&self) -> Option<Pid> {
         let id = self.process.as_ref()?.id();
         Pid::from_raw(i32::try_from(id).ok()?)
     }

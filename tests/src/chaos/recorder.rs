@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use highwater_engine::testing::history::{Action, Event, Partition, Phase, ReadRecord};
-use rustix::time::{ClockId, clock_gettime};
 
 use super::sorted::Sorter;
+use crate::clock::now;
 use crate::history::write_event;
 
 /// How many records one event has at most.
@@ -24,13 +24,6 @@ const CLIENT_SHIFT: u32 = 40;
 /// The first value of a client; those that follow are its own, too.
 pub(crate) fn first_value(client: u64) -> u64 {
     client << CLIENT_SHIFT
-}
-
-/// Now, on the clock that all processes of a machine share and nobody shifts; in nanoseconds.
-pub(crate) fn now() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    let nanos = i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec);
-    u64::try_from(nanos).unwrap_or_default()
 }
 
 /// A record that was sent, and of which nothing is known yet.

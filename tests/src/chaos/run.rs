@@ -23,11 +23,12 @@ use super::injector::Injector;
 use super::kind::Kind;
 use super::load::{self, Acks, Load, Outages, Shared};
 use super::net::{Carried, Namespace};
-use super::recorder::{first_value, now};
+use super::recorder::first_value;
 use super::replicas::{self, NodeLogs};
 use super::scenario::{Disk, LoadPlan, Scenario};
 use super::schedule;
 use super::sorted::merge;
+use crate::clock::now;
 use crate::history::{read_event, write_event};
 
 /// What a run is made with.

@@ -24,6 +24,7 @@ use super::message::Message;
 use super::process::{Heard, PATIENCE, Process};
 use super::tally::Tally;
 use super::writer::Life;
+use crate::clock::now;
 use crate::disk_image::{Cut, DiskImage, FileSystem, PAGE_BYTES, write_back};
 
 /// How large an image is, in bytes. XFS takes none below 300 MiB; they are sparse.
@@ -127,6 +128,9 @@ pub(super) struct Chain {
     bodies: BTreeMap<(GroupId, EntryId), u32>,
     /// The entries that were staged in this life.
     staged: BTreeSet<(GroupId, EntryId)>,
+    /// When the power went in this life, if it has: what was acknowledged from then on is not
+    /// believed.
+    gone_at: Option<u64>,
     /// Groups that are to be removed, and may be gone.
     dropping: BTreeSet<GroupId>,
     highest_group: u64,
@@ -151,6 +155,7 @@ impl Chain {
             model: BTreeMap::new(),
             bodies: BTreeMap::new(),
             staged: BTreeSet::new(),
+            gone_at: None,
             dropping: BTreeSet::new(),
             highest_group: 0,
         };
@@ -186,6 +191,7 @@ impl Chain {
     pub(super) fn live(&mut self, tally: &mut Tally) -> anyhow::Result<()> {
         self.lives += 1;
         self.staged.clear();
+        self.gone_at = None;
         let end = End::draw(&mut self.rng);
         self.write_until(&end, tally)?;
         if end.dies_first {
@@ -213,6 +219,7 @@ impl Chain {
         }
         self.write_some_back(&dirty, tally)?;
         if !end.dies_first {
+            self.gone_at = Some(now());
             self.image.cut_power(end.cut)?;
         }
         if end.lingers && !end.dies_first {
@@ -348,8 +355,13 @@ impl Chain {
     }
 
     /// Enters into the model what the writer has said.
+    ///
+    /// A process does not outlive its machine's power; this one does, for a moment or until it has
+    /// noticed. To a sync that begins or ends after a file system was shut down, ext4 and XFS may
+    /// say that all is well and lose the data.
     fn take(&mut self, message: &Message) {
         match *message {
+            Message::Persisted { at, .. } if self.gone_at.is_some_and(|gone| at >= gone) => return,
             Message::Create { group } => {
                 self.highest_group = self.highest_group.max(group);
                 self.model.insert(GroupId(group), ModelGroup::new());

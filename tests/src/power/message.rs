@@ -44,8 +44,9 @@ pub(super) enum Message {
     Commit { group: u64, index: u64 },
     /// The log starts there.
     LogStart { group: u64, offset: u64 },
-    /// What is acknowledged: all of the group's writes up to this one are durable.
-    Persisted { group: u64, write: u64 },
+    /// What is acknowledged: all of the group's writes up to this one are durable. `at` is when
+    /// this was known, in nanoseconds of the clock that all processes share.
+    Persisted { group: u64, write: u64, at: u64 },
     /// A range of a file is written, and in memory only.
     Dirty {
         path: String,
@@ -121,7 +122,11 @@ mod tests {
     fn what_is_said_is_heard_and_half_a_line_is_nothing() {
         let messages = [
             Message::Held,
-            Message::Persisted { group: 3, write: 9 },
+            Message::Persisted {
+                group: 3,
+                write: 9,
+                at: 27,
+            },
             Message::Promise {
                 group: 1,
                 write: 2,

@@ -21,6 +21,7 @@ use super::held::{HeldStorage, Tear};
 use super::log_model::{Node, config, open_with, pool};
 use super::message::{Message, Outlet, SharedOutlet};
 use super::mutants;
+use crate::clock::now;
 
 /// How much may be staged and not durable, over all groups, in bytes. A writer that is so far
 /// ahead waits.
@@ -202,10 +203,12 @@ impl Writer {
         self.outlet.borrow_mut().flush().context("nobody listens")?;
         self.node.now = self.began.elapsed();
         self.node.turn();
+        let at = now();
         for (group, write) in std::mem::take(&mut self.node.persisted) {
             self.say(&Message::Persisted {
                 group: group.0,
                 write: write.0,
+                at,
             });
         }
         if let Some(why) = self.trouble() {

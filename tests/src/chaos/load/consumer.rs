@@ -12,7 +12,8 @@ use highwater_client::{ConsumeError, ConsumedRecord, Consumer, StartAt};
 use highwater_engine::testing::history::ReadRecord;
 
 use super::{FIRST_CONSUMER, Shared, producer::connect, topic_name, value_of};
-use crate::chaos::recorder::{Recorder, now};
+use crate::chaos::recorder::Recorder;
+use crate::clock::now;
 
 /// How long it is waited for a record before it is looked whether this is over.
 const GLANCE: Duration = Duration::from_millis(100);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use highwater_client::{StartAt, TopicPartition};
 
 use super::{Shared, producer::connect, topic_name};
-use crate::chaos::recorder::now;
+use crate::clock::now;
 
 /// How long from an answer to the next question.
 const REST: Duration = Duration::from_millis(20);

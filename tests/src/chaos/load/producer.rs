@@ -12,7 +12,8 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 use super::Shared;
-use crate::chaos::recorder::{Recorder, first_value, now};
+use crate::chaos::recorder::{Recorder, first_value};
+use crate::clock::now;
 
 /// How often records are sent.
 const TICK: Duration = Duration::from_millis(50);

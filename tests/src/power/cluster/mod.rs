@@ -17,6 +17,7 @@ use highwater_client::{
 };
 
 use crate::disk_image::{Cut, FileSystem};
+use crate::stop::stop;
 
 pub use load::{Acknowledged, Load, read_back};
 pub use node::Node;
@@ -122,6 +123,10 @@ impl Cluster {
     ///
     /// If the system refuses.
     pub fn cut_power(&mut self, nodes: &[usize], cut: Cut) -> anyhow::Result<Duration> {
+        let victims = nodes
+            .iter()
+            .filter_map(|&node| self.nodes[node].process_id());
+        stop(&victims.collect::<Vec<_>>())?;
         let began = Instant::now();
         let all = &self.nodes;
         thread::scope(|scope| {

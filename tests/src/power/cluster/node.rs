@@ -91,6 +91,11 @@ impl Node {
         self.process.as_ref().map(Child::id)
     }
 
+    /// The same, for signals.
+    pub(super) fn process_id(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.pid()?).ok()?)
+    }
+
     /// What it has said of its lives so far.
     ///
     /// # Errors
@@ -167,8 +172,7 @@ impl Node {
     ///
     /// If it does not.
     pub fn stop(&mut self) -> anyhow::Result<()> {
-        let pid = self.pid().context("it does not run")?;
-        let pid = Pid::from_raw(i32::try_from(pid)?).context("a process has a number")?;
+        let pid = self.process_id().context("it does not run")?;
         kill_process(pid, Signal::TERM)?;
         let status = self.wait_for_end()?;
         ensure!(status.success(), "node {} has ended: {status}", self.id);

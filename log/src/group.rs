@@ -15,7 +15,8 @@ use highwater_record::{Buffer, Offset};
 
 use crate::config::GroupConfig;
 use crate::entry::Position;
-use crate::format::begin::Reason;
+use crate::format::begin::{Begin, Reason};
+use crate::format::frame::frame_len;
 use crate::format::journal::{GroupRecord, QuarantineRecord, SyncedPosition};
 use crate::ids::{GroupId, LogIndex, Sequence, WriteId};
 use crate::prepare::Preparing;
@@ -277,6 +278,31 @@ impl Group {
             let mut holes = self.holes.iter();
             holes.any(|&(first, last)| first <= segment.last() && segment.start.first() <= last)
         })
+    }
+
+    /// What a file's `begin` said, but for where the log started then: that may be said too high,
+    /// since it only rises. Nothing if more is not known: a base's state lies nowhere else on the
+    /// disk, and is remembered only by who has read or written it in this life.
+    pub(crate) fn begin_of(&self, segment: &Segment) -> Option<Begin> {
+        let is_base = segment.reason == Reason::Base;
+        let mut begin = Begin {
+            reason: segment.reason,
+            start: segment.start,
+            log_start_offset: self.log_start_offset,
+            epochs: Vec::new(),
+            state: Buffer::new(),
+        };
+        if is_base {
+            begin.epochs = self.epochs.before(segment.start.first()).to_vec();
+            begin.state = self.base_state.clone();
+        }
+        let is_of_nothing = segment.start.before.index == LogIndex::ZERO;
+        let is_known = !is_base || is_of_nothing || !begin.state.is_empty();
+        // The first entry lies behind the `begin`, so its length was this and no other.
+        let room = segment.first_entry_at().map(|at| at - segment.first_frame);
+        let len = u64::try_from(frame_len(begin.body_len())).expect("a length in memory");
+        let fits = room.map_or(!is_base, |room| room == len);
+        (is_known && fits).then_some(begin)
     }
 
     /// Notes what a look through a file has found bad of the entries that it should hold, first

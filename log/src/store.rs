@@ -433,6 +433,13 @@ impl<S: Storage> Store<S> {
         self.groups.values().filter(quarantined).count()
     }
 
+    /// The first entry of a group that is known to be damaged or missing, and is not mended yet.
+    #[must_use]
+    pub fn first_hole(&self, group: GroupId) -> Option<LogIndex> {
+        let holes = &self.groups.get(&group)?.holes;
+        holes.first().map(|&(first, _)| first)
+    }
+
     /// Whether the directory has lost promises, in this life or an earlier one: what its groups
     /// have as hard states may be older than what they said to others. None of them may vote,
     /// campaign or acknowledge ever again, those that are created from now on among them, since

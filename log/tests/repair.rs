@@ -8,10 +8,11 @@ use std::time::Duration;
 use common::{GROUP, Node, Recover, format, open_disk, open_with};
 use highwater_log::storage::{CrashImages, Granularity, MemoryDisk, MemoryStorage, Storage};
 use highwater_log::{
-    Chain, ClusterId, Directory, DirectoryFormat, Entry, Event, FillError, GroupConfig, Inspector,
-    Item, LogIndex, MendError, Mended, Place, ReadError, Recovered, StoreConfig, mend,
+    Base, Chain, ClusterId, Damage, Directory, DirectoryFormat, Entry, EntryId, Epoch, Event,
+    FillError, GroupConfig, Inspector, Item, LogIndex, MendError, Mended, Place, Position,
+    ReadError, Recovered, StoreConfig, Term, mend,
 };
-use highwater_record::{Buffer, crc32c};
+use highwater_record::{Buffer, Offset, crc32c};
 
 /// How many images of a crash are tried at a step.
 const IMAGES_MAX: u128 = 40;
@@ -35,6 +36,11 @@ fn one_file() -> MemoryDisk {
 
 /// Forty entries in several files, sealed but for the last, which is as long as the entries are.
 fn sealed_files() -> MemoryDisk {
+    files_of(20, 7_000)
+}
+
+/// So many entries of each of two terms, with bodies of so many bytes, in several files as above.
+fn files_of(entries: u64, bytes: usize) -> MemoryDisk {
     let disk = MemoryDisk::new();
     format(&disk);
     let (mut node, _) = open_disk(&disk);
@@ -45,10 +51,50 @@ fn sealed_files() -> MemoryDisk {
     node.create_with(GROUP, config);
     for term in [1, 2] {
         node.promise(GROUP, term);
-        for _ in 0..20 {
-            node.append_sized(GROUP, term, 7_000);
+        for _ in 0..entries {
+            node.append_sized(GROUP, term, bytes);
             node.settle();
         }
+    }
+    node.commit_and_seal(GROUP);
+    node.idle();
+    disk
+}
+
+/// A log that a base of term 1 has replaced, and then twenty entries in several files, sealed but
+/// for the last.
+fn based_files() -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    format(&disk);
+    let (mut node, _) = open_disk(&disk);
+    let config = GroupConfig {
+        segment_bytes: 64 << 10,
+        ..GroupConfig::default()
+    };
+    node.create_with(GROUP, config);
+    let before = EntryId {
+        index: LogIndex(50),
+        term: Term(1),
+    };
+    let start = Position {
+        before,
+        chain: Chain(50),
+        offset: Offset(500),
+    };
+    let base = Base {
+        start,
+        log_start_offset: start.offset,
+        epochs: vec![Epoch {
+            term: Term(1),
+            first_index: LogIndex(1),
+            first_offset: Offset(0),
+        }],
+        state: Buffer::from(b"the state of a group at its entry 50".to_vec()),
+    };
+    node.base(GROUP, base);
+    for _ in 0..20 {
+        node.append_sized(GROUP, 1, 7_000);
+        node.settle();
     }
     node.commit_and_seal(GROUP);
     node.idle();
@@ -437,6 +483,162 @@ fn a_thousand_flipped_bits_are_found_and_mended() {
     assert!(mended > 100, "{mended} entries were mended");
 }
 
+/// What may become of the block that a file's `begin` lies in.
+#[derive(Debug, Clone, Copy)]
+enum BeginRot {
+    /// A bit of its header flips.
+    Flip,
+    /// The block was never written.
+    Lost,
+    /// The next block was written there.
+    Misdirected,
+}
+
+const BEGIN_ROTS: [BeginRot; 3] = [BeginRot::Flip, BeginRot::Lost, BeginRot::Misdirected];
+
+fn rot_begin(disk: &MemoryDisk, path: &str, how: BeginRot) {
+    match how {
+        BeginRot::Flip => disk.flip_bit(path, (4_096 + 20) * 8).unwrap(),
+        BeginRot::Lost => disk.corrupt(path, 4_096, &[0; 4_096]).unwrap(),
+        BeginRot::Misdirected => {
+            let next = disk.contents(path).unwrap()[2 * 4_096..3 * 4_096].to_vec();
+            disk.corrupt(path, 4_096, &next).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_bad_begin_found_at_a_start_is_made_anew() {
+    let healthy = sealed_files();
+    for path in sealed_paths(&healthy) {
+        for how in BEGIN_ROTS {
+            let context = format!("{how:?} of {path}");
+            let disk = healthy.fork();
+            rot_begin(&disk, &path, how);
+            let (mut node, recovered) = open_disk(&disk);
+            let damage: Vec<Damage> = recovered.alarms.iter().map(|it| it.damage).collect();
+            assert_eq!(damage, [Damage::Begin], "{context}");
+            assert_eq!(repair(&mut node, &healthy), [], "{context}");
+            assert_eq!(node.store.counters().repaired_files, 1, "{context}");
+            assert_eq!(node.store.quarantined(), 0, "{context}");
+            drop(node);
+            is_whole(&disk, &healthy, &context);
+        }
+    }
+}
+
+/// A start that knows of a hole reads the file's frames again; a file is no less in use for its
+/// `begin` being bad.
+#[test]
+fn a_start_between_finding_a_bad_begin_and_mending_it_loses_no_file() {
+    for healthy in [files_of(500, 200), based_files()] {
+        for path in sealed_paths(&healthy) {
+            let disk = healthy.fork();
+            rot_begin(&disk, &path, BeginRot::Lost);
+            let (mut node, recovered) = open_disk(&disk);
+            let first = recovered.group(GROUP).start.first().0;
+            let last = node.last(GROUP).index.0;
+            (first..=last).for_each(|index| drop(node.read(GROUP, index, 1)));
+            node.idle();
+            assert!(node.store.first_hole(GROUP).is_some(), "{path}");
+            drop(node);
+            let (mut node, recovered) = open_disk(&disk);
+            let damage: Vec<Damage> = recovered.alarms.iter().map(|it| it.damage).collect();
+            assert_eq!(damage, [Damage::Begin], "{path}");
+            assert_eq!(repair(&mut node, &healthy), [], "{path}");
+            assert_eq!(node.store.first_hole(GROUP), None, "{path}");
+            let entries = node.read_all(GROUP).len() as u64;
+            assert_eq!(entries, last + 1 - first, "{path}");
+        }
+    }
+}
+
+#[test]
+fn a_begin_that_rots_before_its_file_is_sealed_is_made_anew() {
+    for how in BEGIN_ROTS {
+        let (context, healthy) = (format!("{how:?}"), sealed_files());
+        let disk = MemoryDisk::new();
+        format(&disk);
+        let (mut node, _) = open_disk(&disk);
+        let config = GroupConfig {
+            segment_bytes: 64 << 10,
+            ..GroupConfig::default()
+        };
+        node.create_with(GROUP, config);
+        for term in [1, 2] {
+            node.promise(GROUP, term);
+            for _ in 0..20 {
+                node.append_sized(GROUP, term, 7_000);
+                node.settle();
+            }
+        }
+        let path = place_of(&disk, 1).0;
+        rot_begin(&disk, &path, how);
+        for _ in 0..3 {
+            node.commit_and_seal(GROUP);
+            assert_eq!(repair(&mut node, &healthy), [], "{context}");
+            node.idle();
+        }
+        assert_eq!(node.store.counters().repaired_files, 1, "{context}");
+        assert_eq!(sealed_paths(&disk), sealed_paths(&healthy), "{context}");
+        drop(node);
+        is_whole(&disk, &healthy, &context);
+    }
+}
+
+#[test]
+fn the_begin_of_a_base_is_made_anew_while_its_state_is_remembered() {
+    let healthy = based_files();
+    let path = sealed_paths(&healthy).swap_remove(0);
+    for how in BEGIN_ROTS {
+        let context = format!("{how:?}");
+        let disk = healthy.fork();
+        let mut node = scrubbing(&disk);
+        pass(&mut node, &healthy, Duration::from_secs(3));
+        rot_begin(&disk, &path, how);
+        pass(&mut node, &healthy, Duration::from_secs(25));
+        assert_eq!(node.store.counters().repaired_files, 1, "{context}");
+        drop(node);
+        is_whole(&disk, &healthy, &context);
+        assert_eq!(disk.contents(&path), healthy.contents(&path), "{context}");
+    }
+}
+
+/// Its state lies nowhere else, so it is not made up. All else of the file is as it was, its
+/// footer says what the `begin` said, and who loses that too loses no entry.
+#[test]
+fn a_base_that_has_lost_its_state_keeps_its_entries() {
+    let healthy = based_files();
+    let path = sealed_paths(&healthy).swap_remove(0);
+    for how in BEGIN_ROTS {
+        let context = format!("{how:?}");
+        let disk = healthy.fork();
+        rot_begin(&disk, &path, how);
+        let (mut node, _) = open_disk(&disk);
+        let _met = node.read(GROUP, 51, 1);
+        assert_eq!(repair(&mut node, &healthy), [], "{context}");
+        assert_eq!(node.store.quarantined(), 0, "{context}");
+        assert_eq!(node.read_all(GROUP).len(), 20, "{context}");
+        drop(node);
+        let (mut node, recovered) = open_disk(&disk);
+        let damage: Vec<Damage> = recovered.alarms.iter().map(|it| it.damage).collect();
+        assert_eq!(damage, [Damage::Begin], "{context}");
+        let (_, expected) = open_disk(&healthy);
+        let (found, expected) = (recovered.group(GROUP), expected.group(GROUP));
+        assert_eq!(found.snapshot, expected.snapshot, "{context}");
+        assert_eq!(found.quarantine, None, "{context}");
+        assert_eq!(node.read_all(GROUP).len(), 20, "{context}");
+        node.idle();
+        assert!(!node.store.has_repairs(), "{context}: again and again");
+        drop(node);
+        let footer = disk.contents(&path).unwrap().len() as u64 - 4_096;
+        disk.corrupt(&path, footer, &[0; 4_096]).unwrap();
+        let (_, recovered) = open_disk(&disk);
+        let quarantine = recovered.group(GROUP).quarantine.as_ref();
+        assert!(quarantine.is_some_and(|it| it.reaches_end), "{context}");
+    }
+}
+
 /// A store that scrubs fast, and looks at each file once in ten seconds.
 fn scrubbing(disk: &MemoryDisk) -> Node {
     let config = StoreConfig {
@@ -497,6 +699,56 @@ fn f29_rot_that_nobody_reads_is_found_and_mended() {
         drop(node);
         is_whole(&disk, &healthy, &context);
     }
+}
+
+/// What a disk has written to a wrong place (F15) are frames of the same file, good but for where
+/// they lie. Of a file that is not sealed the front is spared: its loss is another matter.
+#[test]
+fn f15_blocks_that_lie_where_others_should_are_found_and_mended() {
+    let healthy = files_of(500, 200);
+    let sealed = sealed_paths(&healthy);
+    let files = healthy.files().into_iter();
+    let files: Vec<String> = files.filter(|path| path.ends_with(".log")).collect();
+    let mut rng = fastrand::Rng::with_seed(3);
+    let mut mended = 0;
+    for round in 0..150 {
+        let disk = healthy.fork();
+        let path = &files[rng.usize(..files.len())];
+        let bytes = disk.contents(path).unwrap();
+        let (front, footer) = match sealed.contains(path) {
+            true => (0, 2),
+            false => (2, 0),
+        };
+        let written = bytes.iter().rposition(|&byte| byte != 0).unwrap() / 4_096;
+        let blocks = front..written + 1 - footer;
+        let (from, to) = (rng.usize(blocks.clone()), rng.usize(blocks));
+        if from == to {
+            continue;
+        }
+        let context = format!("round {round}: block {from} at {to} of {path}");
+        let block = &bytes[from * 4_096..(from + 1) * 4_096];
+        disk.corrupt(path, to as u64 * 4_096, block).unwrap();
+        if reaches_end(&disk.fork()) {
+            // Then nothing but its peers' appends mends it.
+            continue;
+        }
+        mended += 1;
+        let mut node = scrubbing(&disk);
+        pass(&mut node, &healthy, Duration::from_secs(25));
+        let counters = *node.store.counters();
+        assert_eq!(counters.repaired_files, 1, "{context}: {counters:?}");
+        assert_eq!(node.store.quarantined(), 0, "{context}");
+        drop(node);
+        is_whole(&disk, &healthy, &context);
+    }
+    assert!(mended > 100, "{mended} files were mended");
+}
+
+/// Whether a start finds the log's end in doubt.
+fn reaches_end(disk: &MemoryDisk) -> bool {
+    let (_, recovered) = open_disk(disk);
+    let quarantine = recovered.group(GROUP).quarantine.as_ref();
+    quarantine.is_some_and(|it| it.reaches_end)
 }
 
 #[test]

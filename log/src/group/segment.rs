@@ -65,6 +65,13 @@ impl Segment {
         self.start.before.index < index && index <= self.last()
     }
 
+    /// Where the frame of its first entry starts, if that is known.
+    pub(crate) fn first_entry_at(&self) -> Option<u64> {
+        let first = self.points.as_slice().first()?;
+        let is_it = first.index == self.start.first() && first.position > self.first_frame;
+        is_it.then_some(first.position)
+    }
+
     /// Hides entries from the one behind `end` on.
     pub(crate) fn hide_behind(&mut self, end: &Position) {
         if self.last() > end.before.index {

@@ -98,8 +98,21 @@ pub(crate) fn build_group(image: &GroupImage, record: GroupRecord) -> Group {
         }
     }
     group.epochs.forget_before(group.start.first());
+    suspect_bad_begins(&mut group, image, record.quarantine);
     finish(&mut group, image);
     group
+}
+
+/// Files whose footers stand for a `begin` that is bad: it is made anew, if all of it is known. The
+/// one in which a hole is known is looked at in any case.
+fn suspect_bad_begins(group: &mut Group, image: &GroupImage, known: Option<QuarantineRecord>) {
+    let bad = image.files.iter().filter(|file| file.begin.is_none());
+    let bad: Vec<Sequence> = bad.map(|file| file.sequence).collect();
+    let found = group.segments.iter().filter(|segment| {
+        let has_hole = known.is_some_and(|known| segment.holds(known.first));
+        bad.contains(&segment.sequence) && (has_hole || group.begin_of(segment).is_some())
+    });
+    group.suspects = found.map(|segment| segment.sequence).collect();
 }
 
 fn is_whole(image: &GroupImage) -> bool {

@@ -11,8 +11,8 @@ use crate::format::FormatFault;
 use crate::format::begin::{Begin, Reason};
 use crate::format::footer::{FOOTER_BYTES_MAX, Footer, FooterOf, TRAILER_LEN, Trailer};
 use crate::format::identity::FileIdentity;
-use crate::format::journal::GroupRecord;
-use crate::ids::{ClusterId, GroupId, Incarnation, LogIndex, Sequence};
+use crate::format::journal::{GroupRecord, QuarantineRecord};
+use crate::ids::{ClusterId, GroupId, Incarnation, Sequence};
 use crate::paths;
 use crate::points::Points;
 use crate::scan::{FramesOf, ReadAt, Scan, ScanError, holds_any_header, scan, scan_begin};
@@ -75,10 +75,8 @@ pub(crate) fn read_group<S: Storage>(
     for sequence in list(io, group, &mut alarms)? {
         files.push(read_file(io, owner, group, sequence, &mut alarms)?);
     }
-    let known_hole = record
-        .and_then(|record| record.quarantine)
-        .map(|hole| hole.first);
-    rescan_sealed(io, group, known_hole, &mut files)?;
+    let known = record.and_then(|record| record.quarantine);
+    rescan_sealed(io, group, known, &mut files)?;
     let view = GroupView {
         position: record.and_then(|record| record.position),
         files: files.iter_mut().map(take_view).collect(),
@@ -296,14 +294,17 @@ fn note_bad_footer(
 }
 
 /// Reads the frames of sealed files whose footers do not say enough: those that a `cut` reaches
-/// into (only the one that mends a quarantine does), and the one in which a hole is known.
+/// into (only the one that mends a quarantine does), and the one in which a hole is known. Not if
+/// its `begin` is bad too: then its footer is all that says what it is, and its repair finds the
+/// hole again.
 fn rescan_sealed<S: Storage>(
     io: &mut Blocking<'_, S>,
     group: GroupId,
-    known_hole: Option<LogIndex>,
+    known: Option<QuarantineRecord>,
     files: &mut [FileImage],
 ) -> Result<(), OpenError> {
     for at in 0..files.len() {
+        let has_begin = files[at].begin.is_some();
         let (Body::Sealed(footer), Ok(identity)) = (&files[at].body, &files[at].identity) else {
             continue;
         };
@@ -312,8 +313,9 @@ fn rescan_sealed<S: Storage>(
             .iter()
             .filter_map(begin_of)
             .any(|begin| begin.reason == Reason::Cut && begin.first.before() < last);
-        let has_hole =
-            known_hole.is_some_and(|hole| footer.start.before.index < hole && hole <= last);
+        let has_hole = known
+            .filter(|known| has_begin || known.reaches_end)
+            .is_some_and(|known| footer.start.before.index < known.first && known.first <= last);
         if is_cut_into || has_hole {
             let path = paths::segment(group, files[at].sequence);
             let open = io.open(&path, false)?;

@@ -19,6 +19,8 @@ pub(crate) struct SurveyOf {
     pub(crate) salt: u64,
     /// Where its first frame starts.
     pub(crate) first_frame: u64,
+    /// Where that of its first entry does, if it is known: nothing before it is an entry.
+    pub(crate) first_entry: Option<u64>,
     /// Before its first entry.
     pub(crate) start: Position,
     /// Behind its last.
@@ -115,9 +117,12 @@ impl Survey {
         self.gaps
     }
 
+    /// Whether nothing that follows matters. Behind a gap everything does: it may show that what
+    /// ended the gap lay in the wrong place.
     fn is_done(&self) -> bool {
         let all_seen = self.at.before.index >= self.of.end.before.index;
-        self.begin.is_some() && all_seen && self.bad_from.is_none()
+        let is_at_end = self.gaps.is_empty() || self.position >= self.end();
+        self.begin.is_some() && all_seen && self.bad_from.is_none() && is_at_end
     }
 
     fn end(&self) -> u64 {
@@ -149,14 +154,15 @@ impl Survey {
 
     fn frame(&mut self, header: &FrameHeader, len: usize) {
         let is_good = checked_body(header, &self.rest()[HEADER_LEN..len]).is_some();
-        if self.begin.is_none() && header.kind == FrameKind::Begin {
-            self.begin = Some(is_good);
-            if is_good {
-                self.position += u64_of(len);
-                return;
+        if self.begin.is_none() {
+            if !is_good || header.kind != FrameKind::Begin {
+                return self.pass_begin();
             }
+            self.begin = Some(true);
+            self.position += u64_of(len);
+            return;
         }
-        if is_good && self.fits(header) {
+        if is_good && (self.fits(header) || self.reopens(header)) {
             if let Some(from) = self.bad_from.take() {
                 let (to, last) = (Some(self.position), header.index.before());
                 self.note_gap(from, to, last, Behind::Frame(*header));
@@ -173,16 +179,36 @@ impl Survey {
 
     /// Whether a good frame is the next entry, or one that lies behind the gap that is open.
     fn fits(&self, header: &FrameHeader) -> bool {
-        if continues(header, self.of.group, &self.at) {
-            return true;
-        }
-        self.bad_from.is_some()
-            && self.gaps.len() < GAPS_MAX
-            && header.kind.entry().is_some()
-            && header.index > self.at.first()
+        let has_gap = self.bad_from.is_some() && self.gaps.len() < GAPS_MAX;
+        continues(header, self.of.group, &self.at)
+            || (has_gap && self.lies_behind(&self.at, header))
+    }
+
+    fn lies_behind(&self, before: &Position, header: &FrameHeader) -> bool {
+        header.kind.entry().is_some()
+            && header.index > before.first()
             && header.index <= self.of.end.before.index
-            && header.term >= self.at.before.term
-            && header.base_offset >= self.at.offset
+            && header.term >= before.before.term
+            && header.base_offset >= before.offset
+    }
+
+    /// Whether a good frame is an entry that a gap was thought to lack, or to end with. Then a disk
+    /// has written what ended that gap in the wrong place (F15), and the gap goes on up to here.
+    fn reopens(&mut self, header: &FrameHeader) -> bool {
+        let lacks = |gap: &Gap| gap.first() <= header.index && header.index <= gap.last.next();
+        let Some(at) = self.gaps.iter().position(lacks) else {
+            return false;
+        };
+        let before = self.gaps[at].before;
+        let fits = continues(header, self.of.group, &before) || self.lies_behind(&before, header);
+        if fits {
+            let mut reopened = self.gaps.drain(at..);
+            let gap = reopened.next().expect("it was just found");
+            self.at = gap.before;
+            self.bad_from = Some(gap.from);
+            self.headers = gap.headers;
+        }
+        fits
     }
 
     fn turn_bad(&mut self) {
@@ -190,8 +216,20 @@ impl Survey {
         self.bad_from.get_or_insert(self.position);
     }
 
+    /// Passes a `begin` that is bad. What a disk has put in its place may be frames of this file.
+    fn pass_begin(&mut self) {
+        self.begin = Some(false);
+        match self.of.first_entry {
+            Some(at) => self.position = at,
+            None => self.skip(),
+        }
+    }
+
     /// Passes what is no good frame.
     fn skip(&mut self) {
+        if self.begin.is_none() {
+            return self.pass_begin();
+        }
         self.turn_bad();
         let zeros = self.rest().get(..ZERO_STEP).is_some_and(all_zero);
         self.position += u64_of(match zeros {

@@ -77,8 +77,9 @@ impl<S: Storage> Store<S> {
             .map(|(group, _)| (group.id, group))
             .collect();
         let dirty: BTreeSet<GroupId> = groups.keys().copied().collect();
-        let with_holes = groups.values().filter(|group| !group.holes.is_empty());
-        let damaged = with_holes.map(|group| (group.id, now)).collect();
+        let is_bad = |group: &&Group| !group.holes.is_empty() || !group.suspects.is_empty();
+        let damaged = groups.values().filter(is_bad);
+        let damaged = damaged.map(|group| (group.id, now)).collect();
         let mut store = Store {
             storage,
             salts: fastrand::Rng::with_seed(config.seed),

@@ -93,6 +93,11 @@ impl<S: Storage> Store<S> {
         self.repair.is_some() || !self.damaged.is_empty()
     }
 
+    /// Whether a file of a group is being repaired.
+    pub(super) fn is_repairing(&self, group: GroupId) -> bool {
+        self.repair.as_ref().is_some_and(|job| job.group == group)
+    }
+
     /// Begins a repair that is due, or asks again for what was not supplied.
     pub(super) fn drive_repairs(&mut self) {
         match &self.repair {
@@ -137,7 +142,7 @@ impl<S: Storage> Store<S> {
         let at = state.segments.iter().position(|it| it.sequence == sequence);
         let at = at.expect("it was just found");
         let limit = limit(state, at);
-        let job = RepairJob::new(&state.segments[at], limit, state.cuts, self.align);
+        let job = RepairJob::new(state, &state.segments[at], limit, self.align);
         tracing::info!(group = group.0, path = job.path(), "repair begins");
         self.counters.repairs_begun += 1;
         self.repair = Some(job);
@@ -308,7 +313,11 @@ impl<S: Storage> Store<S> {
     }
 
     fn end_repair(&mut self) {
-        self.repair = None;
+        // A seal may have waited for it.
+        let group = self.repair.take().map(|job| job.group);
+        let groups = &self.groups;
+        self.dirty
+            .extend(group.filter(|group| groups.contains_key(group)));
     }
 }
 

@@ -52,8 +52,12 @@ enum Phase {
 }
 
 impl<S: Storage> Store<S> {
-    /// Starts the next seal that is due, one a group at a time.
+    /// Starts the next seal that is due, one a group at a time; none while a file of the group is
+    /// copied for its repair, which takes it as it is.
     pub(super) fn drive_seals(&mut self, group: GroupId) {
+        if self.is_repairing(group) {
+            return;
+        }
         let Some(state) = self.groups.get_mut(&group) else {
             return;
         };
@@ -229,9 +233,10 @@ impl<S: Storage> Store<S> {
     }
 
     /// What was written does not verify: the file is not sealed, and the damage is quarantined.
+    /// Its owner hears of the file again once it is repaired.
     fn seal_finds_damage(&mut self, group: GroupId, offset: u64, index: LogIndex) {
-        let job = &self.seals[&group];
-        let path = paths::segment(group, job.sequence);
+        let sequence = self.seals[&group].sequence;
+        let path = paths::segment(group, sequence);
         self.alarm(Alarm {
             group: Some(group),
             path,
@@ -240,6 +245,9 @@ impl<S: Storage> Store<S> {
         });
         if let Some(state) = self.groups.get_mut(&group) {
             state.note_hole(index);
+            if let Some(segment) = state.segment_mut(sequence) {
+                segment.announced = false;
+            }
             self.journal.stage(group, None);
             self.note_damaged(group);
         }

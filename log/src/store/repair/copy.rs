@@ -10,6 +10,18 @@ use crate::ids::LogIndex;
 use crate::ranges::RangeSums;
 use crate::repair::fill::{FillError, Filler};
 
+/// What the copy has where the file has its `begin`.
+#[derive(Debug, Default)]
+pub(super) enum Front {
+    /// What the file has, which is good.
+    #[default]
+    Kept,
+    /// A frame that was made anew, and where it goes.
+    Made(u64, Buffer),
+    /// Zeros from here to there: nobody knows what stood there.
+    Void(u64, u64),
+}
+
 /// A copy in the making.
 #[derive(Debug)]
 pub(super) struct Copying {
@@ -19,6 +31,8 @@ pub(super) struct Copying {
     end: u64,
     /// What is known whatever the old file says, and where it lies.
     fixed: Vec<(u64, Buffer)>,
+    /// Where zeros go, from here to there.
+    void: (u64, u64),
     fillers: Vec<Filler>,
     blocks: Vec<u32>,
     /// Verifies each frame of the copy once more.
@@ -34,24 +48,30 @@ pub(super) struct Copied {
 impl Copying {
     pub(super) fn new(
         identity: &FileIdentity,
-        begin: Option<Buffer>,
+        front: Front,
         (start, last): (Position, Position),
         end: u64,
         fillers: Vec<Filler>,
     ) -> Copying {
         let first_frame = u64::from(identity.first_frame);
         let mut fixed = vec![(0, Buffer::from(identity.encode()))];
-        fixed.extend(begin.map(|begin| (first_frame, begin)));
+        let mut void = (first_frame, first_frame);
+        match front {
+            Front::Kept => {}
+            Front::Made(at, begin) => fixed.push((at, begin)),
+            Front::Void(from, to) => void = (from, to),
+        }
         Copying {
             position: 0,
             end,
             fixed,
+            void,
             fillers,
             blocks: Vec::new(),
             sums: RangeSums::new(
                 identity.group,
                 identity.salt,
-                first_frame,
+                void.1,
                 start.first(),
                 last.before.index,
             ),
@@ -102,7 +122,9 @@ impl Copying {
             let len = u64::try_from(bytes.len()).expect("a length in memory");
             *at <= from && to <= at + len
         });
+        let in_void = self.void.0 <= from && to <= self.void.1;
         in_fixed
+            || in_void
             || self.fillers.iter().any(|filler| {
                 let gap = filler.gap();
                 gap.from <= from && to <= gap.to.unwrap_or_else(|| filler.filled_to())
@@ -141,6 +163,8 @@ impl Copying {
         for (at, fixed) in &self.fixed {
             lay_over(&mut bytes, from, *at, fixed);
         }
+        let in_step = |at: u64| usize::try_from(at.clamp(from, to) - from).expect("a step's");
+        bytes[in_step(self.void.0)..in_step(self.void.1)].fill(0);
         self.sums.feed(&bytes).map_err(|bad| bad.position)?;
         let block = usize::try_from(VERIFIED_BLOCK).expect("64 KiB");
         self.blocks.extend(bytes.chunks(block).map(crc32c));

@@ -5,9 +5,9 @@ use std::time::Duration;
 use highwater_record::Buffer;
 
 use super::GivenUp;
-use super::copy::{Copied, Copying};
+use super::copy::{Copied, Copying, Front};
 use crate::entry::{Entry, Epoch, Position};
-use crate::format::begin::{Begin, Reason};
+use crate::format::begin::Begin;
 use crate::format::footer::{
     FOOTER_BYTES_MAX, Footer, FooterOf, TRAILER_LEN, Trailer, VERIFIED_BLOCK,
 };
@@ -92,16 +92,19 @@ pub(in crate::store) struct RepairJob {
     identity: Option<FileIdentity>,
     footer: Option<Box<Footer>>,
     survey: Option<Survey>,
-    begin: Option<Buffer>,
+    front: Front,
     gaps: Vec<Gap>,
     copying: Option<Copying>,
 }
 
 /// What the store knows of the file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Facts {
     salt: u64,
     first_frame: u64,
+    first_entry: Option<u64>,
+    /// What its `begin` said, if all of it is known.
+    begin: Option<Begin>,
     len: u64,
     start: Position,
     end: Position,
@@ -120,7 +123,12 @@ struct Range {
 }
 
 impl RepairJob {
-    pub(super) fn new(segment: &Segment, limit: Position, cuts: u64, align: usize) -> RepairJob {
+    pub(super) fn new(
+        group: &Group,
+        segment: &Segment,
+        limit: Position,
+        align: usize,
+    ) -> RepairJob {
         RepairJob {
             group: segment.group,
             sequence: segment.sequence,
@@ -129,11 +137,13 @@ impl RepairJob {
             entries: 0,
             len: 0,
             phase: Phase::Opening,
-            cuts,
+            cuts: group.cuts,
             align: u64::try_from(align).expect("an alignment fits into 64 bits"),
             segment: Facts {
                 salt: segment.salt,
                 first_frame: segment.first_frame,
+                first_entry: segment.first_entry_at(),
+                begin: group.begin_of(segment),
                 len: segment.len,
                 start: segment.start,
                 end: limit,
@@ -146,7 +156,7 @@ impl RepairJob {
             identity: None,
             footer: None,
             survey: None,
-            begin: None,
+            front: Front::Kept,
             gaps: Vec::new(),
             copying: None,
         }
@@ -466,6 +476,7 @@ impl RepairJob {
         let Facts {
             salt,
             first_frame,
+            first_entry,
             start,
             end,
             ..
@@ -474,6 +485,7 @@ impl RepairJob {
             group: self.group,
             salt,
             first_frame,
+            first_entry,
             start,
             end,
             data_end: self.footer.as_ref().map(|footer| footer.data_end),
@@ -491,40 +503,40 @@ impl RepairJob {
         let survey = self.survey.take().expect("it was begun");
         let begin_is_good = survey.begin_is_good();
         self.gaps = survey.into_gaps();
-        match begin_is_good || self.make_begin() {
-            true => Step::Surveyed,
-            false => Step::GiveUp(GivenUp::Begin),
+        if begin_is_good {
+            return Step::Surveyed;
+        }
+        match self.make_front() {
+            Some(front) => {
+                self.front = front;
+                Step::Surveyed
+            }
+            None => Step::GiveUp(GivenUp::Begin),
         }
     }
 
-    /// A `begin` that says what the bad one said, but for where the log started then: that may
-    /// be said too high, since it only rises. A base holds state that nothing else has.
-    fn make_begin(&mut self) -> bool {
-        let Some(footer) = &self.footer else {
-            return false;
-        };
-        if footer.reason == Reason::Base {
-            return false;
-        }
-        let begin = Begin {
-            reason: footer.reason,
-            start: footer.start,
-            log_start_offset: footer.log_start_offset,
-            epochs: Vec::new(),
-            state: Buffer::new(),
+    /// What stands in the place of a bad `begin`. A base whose state nobody remembers has none
+    /// again: its entries matter, and the footer says all else that it said.
+    fn make_front(&mut self) -> Option<Front> {
+        let Facts {
+            salt,
+            first_frame,
+            first_entry,
+            ..
+        } = self.segment;
+        let Some(begin) = &self.segment.begin else {
+            let to = first_entry.filter(|_| self.footer.is_some())?;
+            return Some(Front::Void(first_frame, to));
         };
         let body = begin.encode_body();
-        let header = begin.header(self.segment.salt, &body);
+        let header = begin.header(salt, &body);
         let mut frame = header.encode().to_vec();
         frame.extend_from_slice(&body);
         frame.resize(header.frame_len(), 0);
-        if let Some(gap) = self.gaps.first_mut()
-            && gap.from == self.segment.first_frame
-        {
-            gap.from += u64_of(frame.len());
+        if let Some(gap) = self.gaps.first_mut() {
+            gap.from = gap.from.max(first_frame + u64_of(frame.len()));
         }
-        self.begin = Some(Buffer::from(frame));
-        true
+        Some(Front::Made(first_frame, Buffer::from(frame)))
     }
 }
 
@@ -532,7 +544,7 @@ impl RepairJob {
 impl RepairJob {
     /// Makes the copy's file.
     pub(super) fn begin_copy(&mut self, owner: &Owner) -> Step {
-        let facts = self.segment;
+        let facts = &self.segment;
         let identity = *self.identity.get_or_insert(FileIdentity {
             first_frame: u32::try_from(facts.first_frame).expect("at most 1 MiB"),
             cluster: owner.cluster,
@@ -556,7 +568,7 @@ impl RepairJob {
         let fillers = gaps.map(|gap| Filler::new(self.group, facts.salt, gap));
         self.copying = Some(Copying::new(
             &identity,
-            self.begin.take(),
+            std::mem::take(&mut self.front),
             (facts.start, facts.end),
             self.len - footer_len,
             fillers.collect(),

@@ -187,6 +187,12 @@ impl<S: Storage, V: Service> Shard<S, V> {
         self.partitions.keys().copied()
     }
 
+    /// How all replicas on this shard stand, in order of their groups.
+    pub fn statuses(&self) -> impl Iterator<Item = (GroupId, ReplicaStatus)> {
+        let partitions = self.partitions.iter();
+        partitions.map(|(group, partition)| (*group, partition.status()))
+    }
+
     /// The wall clock's time as far as it is believed, in milliseconds since the Unix epoch. To be
     /// kept on the disk every minute or so, for the [`ShardConfig`] of the node's next life: or
     /// retention by time would believe any clock at a start.

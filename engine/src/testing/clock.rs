@@ -29,9 +29,13 @@ impl Clock {
 
     /// What it shows at a time of the world.
     pub(super) fn at(&self, now: Duration) -> Now {
-        let since = nanos(now - self.set.0);
-        let here = since * (MILLION + i128::from(self.ppm)) / MILLION;
-        let monotonic = self.set.1 + duration(here);
+        let since = now - self.set.0;
+        let here = match self.ppm {
+            // Without a division of 128 bits, which would be a part of every turn.
+            0 => since,
+            ppm => duration(nanos(since) * (MILLION + i128::from(ppm)) / MILLION),
+        };
+        let monotonic = self.set.1 + here;
         let ms = i64::try_from(monotonic.as_millis()).expect("runs are short");
         Now {
             monotonic,
@@ -41,9 +45,12 @@ impl Clock {
 
     /// When it shows this time, or has shown more.
     pub(super) fn when(&self, monotonic: Duration) -> Duration {
-        let since = nanos(monotonic.saturating_sub(self.set.1));
+        let since = monotonic.saturating_sub(self.set.1);
+        if self.ppm == 0 {
+            return self.set.0 + since;
+        }
         let speed = MILLION + i128::from(self.ppm);
-        self.set.0 + duration((since * MILLION + speed - 1) / speed)
+        self.set.0 + duration((nanos(since) * MILLION + speed - 1) / speed)
     }
 
     /// It runs at another speed from now on.

@@ -111,8 +111,9 @@ impl Disk {
         }
     }
 
-    pub(crate) fn set_now(&self, now: Duration) {
-        for control in &self.controls {
+    /// What a shard's operations are due by.
+    pub(crate) fn set_now(&self, shard: ShardId, now: Duration) {
+        if let Some(control) = self.controls.get(usize::from(shard.0)) {
             control.set_now(now);
         }
     }

@@ -47,6 +47,18 @@ impl Trace {
         }
     }
 
+    /// A client has its answers: their checksums are part of the trace.
+    pub(super) fn told(&mut self, now: Duration, client: usize, answers: &[u32]) {
+        self.mix(&now.as_nanos().to_le_bytes());
+        self.mix(&client.to_le_bytes());
+        for answer in answers {
+            self.mix(&answer.to_le_bytes());
+        }
+        if self.lines.is_some() {
+            self.write(now, &format!("client {client} is told {answers:08x?}"));
+        }
+    }
+
     fn write(&mut self, now: Duration, what: &str) {
         if let Some(lines) = &mut self.lines {
             let seconds = now.as_secs_f64();
@@ -56,13 +68,21 @@ impl Trace {
 
     /// Bytes that belong to what has happened.
     fn mix(&mut self, bytes: &[u8]) {
-        // FNV-1a over eight bytes at a time: only equality matters.
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            let mixed = (self.hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3);
-            self.hash = mixed.rotate_left(23);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.mix_word(*word);
         }
+        if !rest.is_empty() {
+            let mut word = [0; 8];
+            word[..rest.len()].copy_from_slice(rest);
+            self.mix_word(word);
+        }
+    }
+
+    /// FNV-1a over eight bytes at a time: only equality matters.
+    fn mix_word(&mut self, word: [u8; 8]) {
+        let mixed = (self.hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3);
+        self.hash = mixed.rotate_left(23);
     }
 
     pub(super) fn hash(&self) -> u64 {

@@ -102,8 +102,8 @@ struct Running {
     shard: SimShard,
     /// What it may take of memory.
     budget: Budget,
-    /// The groups that had a replica here after its last turn.
-    groups: Vec<GroupId>,
+    /// The groups that had a replica here after its last turn, and how it stood.
+    seen: Vec<(GroupId, Option<ReplicaStatus>)>,
     wake_at: Option<Duration>,
     /// When the last message to it from another shard arrives: they keep their order.
     crossed: Duration,
@@ -511,7 +511,7 @@ impl World {
     fn turn(&mut self, at: Place) -> Result<(), Violation> {
         let node = self.nodes.get_mut(&at.node).expect("nodes stay");
         let now = node.clock.at(self.now);
-        node.disk.set_now(self.now);
+        node.disk.set_now(at.shard, self.now);
         let running = &mut node.shards[usize::from(at.shard.0)];
         let turn = running.shard.turn(now);
         let mut outputs = Vec::new();
@@ -543,7 +543,8 @@ impl World {
                 lane,
                 chunks,
             } => {
-                let mut bytes: Vec<u8> = Vec::new();
+                let len = chunks.iter().map(|chunk| chunk.len()).sum();
+                let mut bytes: Vec<u8> = Vec::with_capacity(len);
                 for chunk in &chunks {
                     bytes.extend_from_slice(chunk);
                 }

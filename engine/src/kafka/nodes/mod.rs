@@ -249,11 +249,11 @@ impl Nodes {
         let mut busy = false;
         let mut outputs = Vec::new();
         for (&id, node) in &mut self.nodes {
-            node.disk.set_now(now.monotonic);
             for (number, shard) in (0..).zip(&mut node.shards) {
+                let place = ShardId(number);
+                node.disk.set_now(place, now.monotonic);
                 let turn = shard.turn(now);
                 busy |= turn.more;
-                let place = ShardId(number);
                 let disk_due = node.disk.next_due(place);
                 let due = turn.next_deadline.into_iter().chain(disk_due).min();
                 next = next.into_iter().chain(due).min();

@@ -219,38 +219,53 @@ impl Action {
     }
 
     /// The action without what is only known at the end.
-    fn question(&self) -> Action {
-        let mut question = self.clone();
-        match &mut question {
-            Action::Send { base_offset, .. } => *base_offset = None,
+    fn question(&self) -> Question<'_> {
+        match self {
+            Action::Send {
+                partition,
+                values,
+                idempotent,
+                ..
+            } => Question::Send(partition, values, *idempotent),
             Action::Poll {
-                records,
-                high_watermark,
-                log_start,
+                partition,
+                from,
+                leader,
                 ..
-            } => {
-                records.clear();
-                (*high_watermark, *log_start) = (None, None);
+            } => Question::Poll(partition, *from, *leader),
+            Action::Assign { partition, offset } => Question::Assign(partition, *offset),
+            Action::ListOffsets { partition, .. } => Question::ListOffsets(partition),
+            Action::DeleteRecords { partition, before } => {
+                Question::DeleteRecords(partition, *before)
             }
-            Action::ListOffsets { latest, .. } => *latest = None,
-            Action::FetchOffset { offset, .. } => *offset = None,
+            Action::DeleteTopic { topic } => Question::DeleteTopic(topic),
+            Action::CommitOffset {
+                group,
+                partition,
+                offset,
+            } => Question::CommitOffset(group, partition, *offset),
+            Action::FetchOffset {
+                group, partition, ..
+            } => Question::FetchOffset(group, partition),
             Action::FinalRead {
-                start,
-                records,
-                refused,
-                ..
-            } => {
-                *start = 0;
-                records.clear();
-                refused.clear();
-            }
-            Action::Assign { .. }
-            | Action::DeleteRecords { .. }
-            | Action::DeleteTopic { .. }
-            | Action::CommitOffset { .. } => {}
+                partition, node, ..
+            } => Question::FinalRead(partition, *node),
         }
-        question
     }
+}
+
+/// What is known of an action at its beginning.
+#[derive(PartialEq, Eq)]
+enum Question<'a> {
+    Send(&'a Partition, &'a [u64], bool),
+    Poll(&'a Partition, i64, bool),
+    Assign(&'a Partition, i64),
+    ListOffsets(&'a Partition),
+    DeleteRecords(&'a Partition, i64),
+    DeleteTopic(&'a str),
+    CommitOffset(&'a str, &'a Partition, i64),
+    FetchOffset(&'a str, &'a Partition),
+    FinalRead(&'a Partition, u32),
 }
 
 fn records_of(records: &[(i64, u64)]) -> Vec<ReadRecord> {

@@ -175,11 +175,9 @@ impl World {
             calm: self.calm,
         };
         if was_waiting {
-            self.trace.note(self.now, || {
-                let hashes = answers.iter().map(|bytes| highwater_record::crc32c(bytes));
-                let hashes: Vec<u32> = hashes.collect();
-                format!("client {index} is told {hashes:08x?}")
-            });
+            let sums = answers.iter().map(|bytes| highwater_record::crc32c(bytes));
+            self.trace
+                .told(self.now, index, &sums.collect::<Vec<u32>>());
             seated.client.told(&mut scene, &answers)?;
         }
         let wish = seated.client.wish(&mut scene);

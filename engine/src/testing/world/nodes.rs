@@ -60,7 +60,7 @@ impl World {
             node.shards.push(Running {
                 shard,
                 budget,
-                groups: Vec::new(),
+                seen: Vec::new(),
                 wake_at: None,
                 crossed: Duration::ZERO,
             });

@@ -1,5 +1,7 @@
 //! What is looked at after every turn: what must hold, and which rare paths were reached.
 
+use std::collections::BTreeMap;
+
 use super::super::disk::OpenedDisk;
 use super::super::network::Fate;
 use super::super::oracle::{Violation, demand};
@@ -12,14 +14,15 @@ impl World {
     /// Looks at the replicas of a shard that has taken a turn.
     pub(super) fn observe(&mut self, at: Place) -> Result<(), Violation> {
         self.note_gone(at);
-        let shard = &self.nodes[&at.node].shards[usize::from(at.shard.0)].shard;
-        let statuses = shard.groups().map(|group| (group, shard.status(group)));
-        let is_news = |(group, status): &(GroupId, Option<ReplicaStatus>)| {
-            self.watched.get(&(at.node, *group)) != status.as_ref()
-        };
-        let news: Vec<(GroupId, Option<ReplicaStatus>)> = statuses.filter(is_news).collect();
+        let running = self.running(at).expect("it has taken a turn");
+        let mut news = Vec::new();
+        for ((group, status), (_, seen)) in running.shard.statuses().zip(&mut running.seen) {
+            if seen.as_ref() != Some(&status) {
+                *seen = Some(status.clone());
+                news.push((group, status));
+            }
+        }
         for (group, status) in news {
-            let status = status.expect("a group that is listed");
             self.oracle.standing(at.node, group, &status)?;
             let before = self.watched.insert((at.node, group), status.clone());
             if status.is_leader && !before.as_ref().is_some_and(|before| before.is_leader) {
@@ -34,15 +37,18 @@ impl World {
 
     /// Replicas that were here, and are not any more.
     fn note_gone(&mut self, at: Place) {
-        let node = self.nodes.get_mut(&at.node).expect("nodes stay");
-        let running = &mut node.shards[usize::from(at.shard.0)];
-        if running.shard.groups().eq(running.groups.iter().copied()) {
+        let running = self.running(at).expect("it has taken a turn");
+        let seen = running.seen.iter().map(|(group, _)| *group);
+        if running.shard.groups().eq(seen) {
             return;
         }
-        let here: Vec<GroupId> = running.shard.groups().collect();
-        let before = std::mem::replace(&mut running.groups, here.clone());
-        for group in before.iter().filter(|group| !here.contains(group)) {
-            self.watched.remove(&(at.node, *group));
+        let mut before: BTreeMap<_, _> = std::mem::take(&mut running.seen).into_iter().collect();
+        for group in running.shard.groups() {
+            let status = before.remove(&group).flatten();
+            running.seen.push((group, status));
+        }
+        for group in before.into_keys() {
+            self.watched.remove(&(at.node, group));
             self.report
                 .reached
                 .hit("a node is wiped of a deleted topic");

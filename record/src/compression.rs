@@ -1,5 +1,6 @@
 //! The four codecs, as Kafka's clients write and read them, bounded on the way out.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::str::FromStr;
@@ -98,6 +99,19 @@ impl FromStr for Compression {
     }
 }
 
+thread_local! {
+    /// What zstd works with. To make it takes longer than to compress a small batch, so each thread
+    /// keeps its own; nothing of one batch is left in it for the next.
+    static ZSTD_WRITER: RefCell<zstd::bulk::Compressor<'static>> = RefCell::new(
+        zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("the level is one of zstd's"),
+    );
+
+    /// The same for reading. It keeps the window of a large frame, at most as large as the limits
+    /// let it be, until zstd has seen that many smaller ones in a row that it gives it up.
+    static ZSTD_READER: RefCell<zstd::zstd_safe::DCtx<'static>> =
+        RefCell::new(zstd::zstd_safe::DCtx::create());
+}
+
 /// Appends `body` to `out`, compressed.
 ///
 /// # Errors
@@ -121,7 +135,9 @@ pub(crate) fn compress(codec: Compression, body: &[u8], out: &mut Vec<u8>) -> io
             encoder.write_all(body)?;
             encoder.finish()?;
         }
-        Compression::Zstd => out.extend(zstd::bulk::compress(body, ZSTD_LEVEL)?),
+        Compression::Zstd => {
+            out.extend(ZSTD_WRITER.with_borrow_mut(|writer| writer.compress(body))?);
+        }
     }
     Ok(())
 }
@@ -141,13 +157,13 @@ pub(crate) fn decompress(
         Compression::Gzip => sink.fill(flate2::bufread::MultiGzDecoder::new(body))?,
         Compression::Snappy => xerial::decompress(body, &mut sink)?,
         Compression::Lz4 => lz4_frames(body, &mut sink)?,
-        Compression::Zstd => {
-            let mut decoder = zstd::Decoder::with_buffer(body).map_err(malformed)?;
+        Compression::Zstd => ZSTD_READER.with_borrow_mut(|reader| {
+            let mut decoder = zstd::Decoder::with_context(body, reader);
             decoder
                 .window_log_max(limits.zstd_window_log_max)
                 .map_err(malformed)?;
-            sink.fill(decoder)?;
-        }
+            sink.fill(decoder)
+        })?,
     }
     Ok(sink.bytes)
 }

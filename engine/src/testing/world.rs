@@ -11,13 +11,14 @@ mod hindrance;
 mod nodes;
 mod observe;
 mod report;
+mod turns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use highwater_record::{Budget, Buffer};
+use highwater_record::{Budget, Buffer, BufferPool};
 
 use super::clock::Clock;
 use super::disk::{Disk, SimStorage};
@@ -34,10 +35,11 @@ use agenda::{Agenda, Event};
 use clients::{Connection, Seated};
 use embedded::Scripted;
 pub use embedded::{Embedded, Lost};
-use finish::FinalRead;
+use finish::{FinalRead, Read};
 pub use hindrance::Hindrance;
 pub(super) use nodes::{CLUSTER, incarnation_of};
 pub use report::{Outcome, Report};
+use turns::Turns;
 
 /// The wall clock at the beginning of every run, in milliseconds since the Unix epoch.
 pub(super) const EPOCH_MS: i64 = 1_700_000_000_000;
@@ -49,11 +51,20 @@ const AUDIT_INTERVAL: Duration = Duration::from_millis(200);
 /// in circles.
 const EVENTS_PER_SECOND_MAX: u64 = 200_000;
 
+/// How much memory all requests may take that wait, in bytes: more than nodes let wait.
+const REQUEST_BYTES_MAX: usize = 4 << 30;
+
 /// A shard of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
     node: NodeId,
     shard: ShardId,
+}
+
+/// Something that happens.
+enum Next {
+    Turn(Place),
+    Event(Event),
 }
 
 /// Who waits for the answer to an operation.
@@ -104,7 +115,6 @@ struct Running {
     budget: Budget,
     /// The groups that had a replica here after its last turn, and how it stood.
     seen: Vec<(GroupId, Option<ReplicaStatus>)>,
-    wake_at: Option<Duration>,
     /// When the last message to it from another shard arrives: they keep their order.
     crossed: Duration,
 }
@@ -116,6 +126,7 @@ pub struct World {
     plan: Plan,
     now: Duration,
     agenda: Agenda,
+    turns: Turns,
     nodes: BTreeMap<NodeId, Node>,
     network: Network,
     /// Chance of the world itself.
@@ -138,6 +149,10 @@ pub struct World {
     /// How far the auditor has read, by replica.
     audited: BTreeMap<(NodeId, GroupId), LogIndex>,
     finals: BTreeMap<(NodeId, GroupId), FinalRead>,
+    /// What was read finally, by entry.
+    read: BTreeMap<(GroupId, LogIndex), Read>,
+    /// The memory that requests come in, as a listener has it.
+    requests: BufferPool,
     /// Where partitions were placed: for the end, when nobody may know it any more.
     known: BTreeMap<GroupId, (Partition, Vec<NodeId>)>,
     /// Nodes whose disk was found damaged: they may lack something.
@@ -170,6 +185,7 @@ impl World {
             durable_rng: stream(plan.seed, "durable"),
             now: Duration::ZERO,
             agenda: Agenda::default(),
+            turns: Turns::default(),
             nodes: BTreeMap::new(),
             clients: Vec::new(),
             last_value: 0,
@@ -182,6 +198,8 @@ impl World {
             scripted: Scripted::default(),
             audited: BTreeMap::new(),
             finals: BTreeMap::new(),
+            read: BTreeMap::new(),
+            requests: BufferPool::new(Budget::new(REQUEST_BYTES_MAX), 4096),
             known: BTreeMap::new(),
             damaged: BTreeSet::new(),
             watched: BTreeMap::new(),
@@ -288,7 +306,7 @@ impl World {
 
     /// Lets the next thing happen, if it does by `end`. Whether the auditor has looked.
     fn step(&mut self, end: Duration) -> Result<Option<bool>, Violation> {
-        let Some((at, event)) = self.agenda.next_by(end) else {
+        let Some((at, next)) = self.next_by(end) else {
             return Ok(None);
         };
         self.now = at;
@@ -300,9 +318,28 @@ impl World {
             "B1 work is bounded",
             || format!("{events_max} events"),
         )?;
-        let audits = matches!(event, Event::Audit);
-        self.handle(event)?;
+        let audits = matches!(next, Next::Event(Event::Audit));
+        match next {
+            Next::Turn(place) => self.woken(place)?,
+            Next::Event(event) => self.handle(event)?,
+        }
         Ok(Some(audits))
+    }
+
+    /// What happens next, if it does by `end`. Turns come behind all else that happens at their
+    /// time.
+    fn next_by(&mut self, end: Duration) -> Option<(Duration, Next)> {
+        let event_at = self.agenda.next_at();
+        match self.turns.first() {
+            Some((at, place)) if at <= end && event_at.is_none_or(|event_at| at < event_at) => {
+                self.turns.remove(place);
+                Some((at, Next::Turn(place)))
+            }
+            _ => {
+                let (at, event) = self.agenda.next_by(end)?;
+                Some((at, Next::Event(event)))
+            }
+        }
     }
 
     fn set_up(&mut self) {
@@ -341,7 +378,6 @@ impl World {
 impl World {
     fn handle(&mut self, event: Event) -> Result<(), Violation> {
         match event {
-            Event::Wake { at, life } => self.woken(at, life),
             Event::Cross { to, life, input } => {
                 if self.nodes[&to.node].life == life {
                     self.input(to, input);
@@ -476,30 +512,13 @@ impl World {
     }
 
     fn wake(&mut self, at: Place, due: Duration) {
-        let life = self.nodes[&at.node].life;
-        let Some(running) = self.running(at) else {
-            return;
-        };
-        if running.wake_at.is_none_or(|before| due < before) {
-            running.wake_at = Some(due);
-            self.at(due, Event::Wake { at, life });
+        if self.running(at).is_some() {
+            self.turns.add(due, at);
         }
     }
 
-    fn woken(&mut self, at: Place, life: u64) -> Result<(), Violation> {
-        let (now, node) = (self.now, &self.nodes[&at.node]);
-        if node.life != life {
-            return Ok(());
-        }
-        let paused = node.paused;
-        let Some(running) = self.running(at) else {
-            return Ok(());
-        };
-        if running.wake_at.is_none_or(|due| due > now) {
-            return Ok(());
-        }
-        running.wake_at = None;
-        match paused {
+    fn woken(&mut self, at: Place) -> Result<(), Violation> {
+        match self.nodes[&at.node].paused {
             Some(until) => {
                 self.wake(at, until);
                 Ok(())

@@ -241,6 +241,7 @@ pub(super) fn records_from(bytes: &[u8], from: i64) -> Result<Vec<ReadRecord>, V
         let batch = RecordBatch::parse(batch, &limits).map_err(|error| damaged(&error))?;
         let base = batch.header().base_offset().to_wire();
         let body = batch.records(&limits).map_err(|error| damaged(&error))?;
+        records.reserve(usize::try_from(batch.header().records_count()).unwrap_or_default());
         for (offset, record) in (base..).zip(&body) {
             let record = record.map_err(|error| damaged(&error))?;
             let value = value_of(record.value)?;

@@ -1,7 +1,7 @@
 //! What is going to happen in the world, in order.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +14,6 @@ use crate::{ConnId, Input, Lane, NodeId};
 /// Something that is going to happen.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A shard is to take a turn.
-    Wake { at: Place, life: u64 },
     /// A message between two shards of a node arrives.
     Cross { to: Place, life: u64, input: Input },
     /// A frame arrives.
@@ -88,16 +86,12 @@ pub(super) enum Event {
     Audit,
 }
 
-/// What is going to happen, ordered by time, then as it was made.
+/// What is going to happen, ordered by time, then as it was made, but for turns of shards
+/// ([`Turns`](super::turns::Turns)).
 ///
-/// The heap has small keys only: events are large, and would be moved at each step of it. What is
-/// due at once, as every second turn is, does without it.
+/// The heap has small keys only: events are large, and would be moved at each step of it.
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    /// When the last event was due.
-    now: Duration,
-    /// Events that are due then too, and were made since: all others of that time were before.
-    at_once: VecDeque<Event>,
     due: BinaryHeap<Reverse<Key>>,
     events: Vec<Option<Event>>,
     free: Vec<usize>,
@@ -114,17 +108,7 @@ struct Key {
 }
 
 impl Agenda {
-    /// An event is to happen.
-    ///
-    /// # Panics
-    ///
-    /// If it is due before one that has happened.
     pub(super) fn add(&mut self, at: Duration, event: Event) {
-        assert!(at >= self.now, "time does not go back");
-        if at == self.now {
-            self.at_once.push_back(event);
-            return;
-        }
         let slot = match self.free.pop() {
             Some(slot) => {
                 self.events[slot] = Some(event);
@@ -143,18 +127,17 @@ impl Agenda {
         }));
     }
 
+    /// When the next event is due.
+    pub(super) fn next_at(&self) -> Option<Duration> {
+        self.due.peek().map(|next| next.0.at)
+    }
+
     /// The next event, if it is due by `end`.
     pub(super) fn next_by(&mut self, end: Duration) -> Option<(Duration, Event)> {
-        let next = self.due.peek().map(|next| next.0.at);
-        if !self.at_once.is_empty() && next.is_none_or(|at| at > self.now) {
-            let event = (self.now <= end).then(|| self.at_once.pop_front());
-            return event.flatten().map(|event| (self.now, event));
-        }
-        if next.is_none_or(|at| at > end) {
+        if self.next_at().is_none_or(|at| at > end) {
             return None;
         }
         let Reverse(Key { at, slot, .. }) = self.due.pop()?;
-        self.now = at;
         self.free.push(slot);
         let event = self.events[slot].take().expect("each has one key");
         Some((at, event))
@@ -169,29 +152,22 @@ mod tests {
         Event::Restart { node: NodeId(node) }
     }
 
-    fn take(agenda: &mut Agenda, end: Duration) -> Option<u32> {
-        match agenda.next_by(end)?.1 {
-            Event::Restart { node } => Some(node.0),
-            other => panic!("{other:?}"),
-        }
-    }
-
     #[test]
     fn what_is_due_first_comes_first_and_at_one_time_what_was_made_first() {
         let mut agenda = Agenda::default();
         let second = Duration::from_secs(1);
-        agenda.add(second * 3, restart(6));
+        agenda.add(second * 2, restart(3));
         agenda.add(second, restart(1));
         agenda.add(second, restart(2));
-        assert_eq!(take(&mut agenda, second), Some(1));
-        agenda.add(second, restart(3));
-        agenda.add(second * 2, restart(5));
+        let mut taken = Vec::new();
+        while let Some((_, Event::Restart { node })) = agenda.next_by(second) {
+            taken.push(node.0);
+        }
         agenda.add(second, restart(4));
-        let taken: Vec<u32> = std::iter::from_fn(|| take(&mut agenda, second * 2)).collect();
-        assert_eq!(taken, [2, 3, 4, 5]);
-        agenda.add(second * 4, restart(7));
-        assert_eq!(take(&mut agenda, second * 2), None, "it is not due");
-        assert_eq!(take(&mut agenda, second * 4), Some(6));
+        while let Some((_, Event::Restart { node })) = agenda.next_by(second * 2) {
+            taken.push(node.0);
+        }
+        assert_eq!(taken, [1, 2, 4, 3]);
         assert_eq!(agenda.events.len(), 3, "slots are used again");
     }
 }

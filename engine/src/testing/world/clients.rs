@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_record::{Buffer, Compression, Offset};
+use highwater_record::{Compression, Offset};
 
 use super::super::client::{
     Admin, Client, Consumer, Load, Manner, Producer, Scene, Wish, number_of,
@@ -263,8 +263,10 @@ impl World {
     fn take_request(&mut self, to: Place, conn: ConnId, frame: &[u8]) -> bool {
         let accepts = self.running(to).is_some_and(|it| it.shard.accepts_input());
         if accepts {
-            // As a listener does: into memory of its own.
-            let frame = Buffer::aligned_copy(frame, 4096);
+            let buffer = self.requests.get(frame.len());
+            let mut buffer = buffer.expect("nodes let no more wait than there is memory for");
+            buffer.extend_from_slice(frame);
+            let frame = buffer.freeze();
             self.input(to, Input::Request { conn, frame });
         } else {
             self.report.reached.hit("a hot node takes no more input");

@@ -1,6 +1,9 @@
 //! In the end the whole log of every replica is read, each by itself.
 
+use std::collections::btree_map::Entry as MapEntry;
 use std::time::Duration;
+
+use highwater_record::Buffer;
 
 use super::super::client::records_from;
 use super::super::history::{Action, Invocation, Partition, ReadRecord};
@@ -35,9 +38,31 @@ pub(super) struct FinalRead {
     is_done: bool,
 }
 
+/// What the first replica that was read has in an entry.
+pub(super) struct Read {
+    kind: CommittedKind,
+    body: Buffer,
+    records: Vec<ReadRecord>,
+}
+
+impl Read {
+    fn new(entry: &CommittedEntry) -> Result<Read, Violation> {
+        let records = match entry.kind {
+            CommittedKind::Data { .. } => records_from(&entry.body, i64::MIN)?,
+            _ => Vec::new(),
+        };
+        Ok(Read {
+            kind: entry.kind,
+            body: entry.body.clone(),
+            records,
+        })
+    }
+}
+
 impl FinalRead {
-    /// The next entry is there.
-    fn take(&mut self, entry: &CommittedEntry) -> Result<(), Violation> {
+    /// The next entry is there. What another replica has in it is not taken apart again if it is
+    /// the same, byte for byte.
+    fn take(&mut self, entry: &CommittedEntry, first: &Read) -> Result<(), Violation> {
         self.next = entry.index.next();
         if let CommittedKind::Data {
             base_offset,
@@ -47,7 +72,15 @@ impl FinalRead {
             if std::mem::take(&mut self.has_refused) {
                 self.refuse_up_to(base_offset.to_wire());
             }
-            self.records.extend(records_from(&entry.body, self.start)?);
+            let start = self.start;
+            let mut take = |records: &[ReadRecord]| {
+                let records = records.iter().filter(|record| record.offset >= start);
+                self.records.extend(records);
+            };
+            match first.kind == entry.kind && first.body[..] == entry.body[..] {
+                true => take(&first.records),
+                false => take(&Read::new(entry)?.records),
+            }
             self.end = base_offset.advance(offset_span.into()).to_wire();
         }
         Ok(())
@@ -158,7 +191,11 @@ impl World {
                     demand(entry.index == read.next, "entries come in order", || {
                         format!("{node} {group}: {} for {}", entry.index, read.next)
                     })?;
-                    read.take(&entry)?;
+                    let first = match self.read.entry((group, entry.index)) {
+                        MapEntry::Occupied(known) => known.into_mut(),
+                        MapEntry::Vacant(new) => new.insert(Read::new(&entry)?),
+                    };
+                    read.take(&entry, first)?;
                 }
             }
             Err(OpError::BelowLogStart { first }) => {

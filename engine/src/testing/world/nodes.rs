@@ -61,7 +61,6 @@ impl World {
                 shard,
                 budget,
                 seen: Vec::new(),
-                wake_at: None,
                 crossed: Duration::ZERO,
             });
         }
@@ -204,6 +203,7 @@ impl World {
         node.last_known_wall_ms = Some(known.known_wall_ms(node.clock.at(now)));
         node.shards.clear();
         node.paused = None;
+        self.turns.remove_all(id);
         self.trace.note(self.now, || format!("{id} dies"));
         for peer in (1..=self.plan.nodes).map(NodeId).filter(|&peer| peer != id) {
             let link = self.network.links.entry(Pair::of(id, peer)).or_default();

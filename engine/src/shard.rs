@@ -23,6 +23,7 @@ mod timeouts;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use highwater_log::storage::Storage;
 use highwater_log::{Event, RecoveredGroup, Store};
@@ -50,6 +51,11 @@ const ROUNDS_PER_TURN_MAX: usize = 16;
 
 /// How many timeouts a turn handles, so that a node that was paused does not take all at once.
 const TIMEOUTS_PER_TURN_MAX: usize = 1_024;
+
+/// The store's deadlines are those of its housekeeping: what it pushes, scrubs, repairs and tries
+/// again may as well come a little later, and one turn on this grid serves all that has come due
+/// since the last.
+const HOUSEKEEPING_GRID: Duration = Duration::from_millis(10);
 
 /// How many bytes of inputs may wait before [`Shard::accepts_input`] says no.
 const INPUT_BYTES_MAX: usize = 64 << 20;
@@ -166,7 +172,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
         self.put_out_frames();
         self.put_out_service();
         Turn {
-            next_deadline: self.next_deadline(),
+            next_deadline: self.next_deadline(now.monotonic),
             more: more_inputs || more_timeouts || more_rounds,
         }
     }
@@ -236,12 +242,13 @@ impl<S: Storage, V: Service> Shard<S, V> {
         }
     }
 
-    fn next_deadline(&self) -> Option<std::time::Duration> {
+    fn next_deadline(&self, now: Duration) -> Option<Duration> {
+        let store = self.store.next_deadline();
         [
             self.timeouts.next(),
             self.links.next_beat(),
             self.service.next_timeout(),
-            self.store.next_deadline(),
+            store.map(|due| housekeeping(due, now)),
         ]
         .into_iter()
         .flatten()
@@ -477,6 +484,16 @@ pub enum OpenShardError {
         /// Why.
         reason: String,
     },
+}
+
+/// When a turn serves what the store has to do at `due`, if nothing calls for one before.
+fn housekeeping(due: Duration, now: Duration) -> Duration {
+    if due <= now {
+        return due;
+    }
+    let steps = due.as_nanos().div_ceil(HOUSEKEEPING_GRID.as_nanos());
+    let steps = u32::try_from(steps).unwrap_or(u32::MAX);
+    due.max(HOUSEKEEPING_GRID.saturating_mul(steps))
 }
 
 /// The bytes that an input keeps alive, for the bound on what waits.

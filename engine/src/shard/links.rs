@@ -142,6 +142,9 @@ impl Links {
     pub(super) fn finish(&mut self) -> Vec<FrameOut> {
         let mut frames = Vec::new();
         for (&to, link) in &mut self.by_node {
+            if link.lanes.is_empty() {
+                continue;
+            }
             let route = Route {
                 to,
                 to_incarnation: link.incarnation,

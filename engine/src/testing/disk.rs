@@ -19,7 +19,7 @@ use crate::{GroupId, LogIndex, NodeId, ShardId, positions};
 pub(crate) type SimStorage = FaultyStorage;
 
 /// The size of a half of a journal file: small, so that halves change often.
-const JOURNAL_HALF_BYTES: u64 = 64 << 10;
+const JOURNAL_HALF_BYTES: u64 = 16 << 10;
 
 /// How many of a file's first bytes identify it; the frames follow.
 const IDENTITY_BYTES: usize = 4096;

@@ -127,6 +127,8 @@ pub struct World {
     now: Duration,
     agenda: Agenda,
     turns: Turns,
+    /// What a turn has put out; empty between turns, kept for its memory.
+    outputs: Vec<Output>,
     nodes: BTreeMap<NodeId, Node>,
     network: Network,
     /// Chance of the world itself.
@@ -186,6 +188,7 @@ impl World {
             now: Duration::ZERO,
             agenda: Agenda::default(),
             turns: Turns::default(),
+            outputs: Vec::new(),
             nodes: BTreeMap::new(),
             clients: Vec::new(),
             last_value: 0,
@@ -533,7 +536,7 @@ impl World {
         node.disk.set_now(at.shard, self.now);
         let running = &mut node.shards[usize::from(at.shard.0)];
         let turn = running.shard.turn(now);
-        let mut outputs = Vec::new();
+        let mut outputs = std::mem::take(&mut self.outputs);
         while let Some(output) = running.shard.poll_output() {
             outputs.push(output);
         }
@@ -541,9 +544,10 @@ impl World {
         let due = [deadline, node.disk.next_due(at.shard)];
         let due = due.into_iter().flatten().min();
         self.observe(at)?;
-        for output in outputs {
+        for output in outputs.drain(..) {
             self.output(at, output)?;
         }
+        self.outputs = outputs;
         if turn.more {
             self.report.reached.hit("a turn leaves work for the next");
             self.wake(at, self.now + Duration::from_micros(1));

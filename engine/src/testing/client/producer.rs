@@ -220,8 +220,9 @@ impl Producer {
             });
         }
         for value in values {
-            let mut bytes = value.to_be_bytes().to_vec();
             let padding = scene.rng.usize(..self.load.value_bytes_max);
+            let mut bytes = Vec::with_capacity(size_of::<u64>() + padding);
+            bytes.extend_from_slice(&value.to_be_bytes());
             bytes.resize(bytes.len() + padding, b'x');
             builder
                 .append(scene.wall_ms, None, Some(&bytes), &[])

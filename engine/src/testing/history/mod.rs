@@ -27,6 +27,7 @@ mod checker;
 mod consumer;
 mod event;
 mod group;
+mod paged;
 mod partition;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,11 @@
 //! What is known of one partition's log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::anomaly::{AnomalyKind, Verdict};
 use super::consumer::Gap;
 use super::event::{Partition, ReadRecord};
+use super::paged::Paged;
 
 /// What became of a send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +52,9 @@ impl Replica {
 #[derive(Debug)]
 pub(super) struct Log {
     name: Partition,
-    sent: BTreeMap<u64, Sent>,
+    sent: Paged<u64, Sent>,
     /// The value at each offset, and the event that told it first.
-    offsets: BTreeMap<i64, (u64, u64)>,
+    offsets: Paged<i64, (u64, u64)>,
     /// Behind everything that was acknowledged.
     pub(super) acked_end: i64,
     /// Behind everything that was acknowledged, read, or said to be there.
@@ -74,8 +75,8 @@ impl Log {
     pub(super) fn new(name: Partition) -> Log {
         Log {
             name,
-            sent: BTreeMap::new(),
-            offsets: BTreeMap::new(),
+            sent: Paged::new(),
+            offsets: Paged::new(),
             acked_end: 0,
             visible_end: 0,
             read_end: 0,
@@ -125,7 +126,7 @@ impl Log {
     }
 
     fn set_fate(&mut self, value: u64, fate: Fate) {
-        if let Some(sent) = self.sent.get_mut(&value) {
+        if let Some(sent) = self.sent.get_mut(value) {
             sent.fate = fate;
         }
     }
@@ -149,12 +150,12 @@ impl Log {
     /// Somebody knows what lies at an offset.
     fn learn(&mut self, event: u64, offset: i64, value: u64, is_read: bool, verdict: &mut Verdict) {
         let name = &self.name;
-        let first = *self.offsets.entry(offset).or_insert((value, event));
+        let first = *self.offsets.get_or_insert(offset, (value, event));
         if first.0 != value {
             let what = format!("{name} offset {offset} is {} and {value}", first.0);
             verdict.add(AnomalyKind::InconsistentOffsets, &[first.1, event], what);
         }
-        let Some(sent) = self.sent.get_mut(&value) else {
+        let Some(sent) = self.sent.get_mut(value) else {
             let what = format!("{name} offset {offset}: nobody has sent {value}");
             return verdict.add(AnomalyKind::Phantom, &[event], what);
         };
@@ -243,7 +244,7 @@ impl Log {
 
     /// The records of each producer lie in the order it sent them.
     fn judge_order(&self, verdict: &mut Verdict) {
-        let found = self.sent.values().filter_map(|it| Some((it, it.found?)));
+        let found = self.sent.iter().filter_map(|(_, it)| Some((it, it.found?)));
         let mut by_producer: Vec<_> = found.collect();
         by_producer.sort_by_key(|(sent, _)| (sent.process, sent.invoke, sent.place));
         for pair in by_producer.windows(2) {
@@ -277,7 +278,7 @@ impl Log {
             if from >= gap.to {
                 continue;
             }
-            if let Some((offset, (value, told))) = self.offsets.range(from..gap.to).next() {
+            if let Some((offset, (value, told))) = self.offsets.first_in(from..gap.to) {
                 let what = format!("{} offset {offset} ({value}) was passed over", self.name);
                 verdict.add(gap.kind, &[gap.event, *told], what);
             }
@@ -291,9 +292,9 @@ impl Log {
             .offsets
             .iter()
             .map(|(offset, (value, _))| {
-                let invoke = self.sent.get(value).map_or(0, |sent| sent.invoke);
+                let invoke = self.sent.get(*value).map_or(0, |sent| sent.invoke);
                 latest_invoke = latest_invoke.max(invoke);
-                (*offset, latest_invoke)
+                (offset, latest_invoke)
             })
             .collect();
         let known_end = sent_by.last().map_or(0, |(offset, _)| offset + 1);
@@ -311,7 +312,7 @@ impl Log {
     }
 
     fn judge_aborted(&self, verdict: &mut Verdict) {
-        for (value, sent) in &self.sent {
+        for (value, sent) in self.sent.iter() {
             if let (Fate::Failed, Some(event)) = (sent.fate, sent.read) {
                 let what = format!("{}: {value} was refused, and is there", self.name);
                 verdict.add(AnomalyKind::AbortedRead, &[sent.invoke, event], what);
@@ -321,11 +322,15 @@ impl Log {
 
     /// What was acknowledged was read by somebody, and batches are there whole.
     fn judge_lost(&self, verdict: &mut Verdict) {
-        let read = self.sent.values().filter(|sent| sent.read.is_some());
+        let read = self
+            .sent
+            .iter()
+            .map(|(_, sent)| sent)
+            .filter(|sent| sent.read.is_some());
         let batches: BTreeMap<u64, i64> = read
             .filter_map(|sent| Some((sent.invoke, sent.found?.0)))
             .collect();
-        for (value, sent) in &self.sent {
+        for (value, sent) in self.sent.iter() {
             let mate = batches.get(&sent.invoke);
             let is_there = sent.fate == Fate::Acked || mate.is_some();
             if sent.read.is_some() || !is_there || sent.fate == Fate::Failed {
@@ -351,10 +356,7 @@ impl Log {
     fn judge_replica(&self, node: u32, replica: &Replica, verdict: &mut Verdict) {
         let first = replica.pieces.first().map(|(from, _)| *from);
         let last = replica.pieces.last().map(|(_, to)| *to);
-        let known = self
-            .offsets
-            .last_key_value()
-            .map_or(0, |(last, _)| last + 1);
+        let known = self.offsets.last_key().map_or(0, |last| last + 1);
         let mut at = replica.start;
         let mut missing = Vec::new();
         let mut told: Vec<(i64, i64)> = [&replica.pieces[..], &replica.refused[..]].concat();
@@ -366,13 +368,9 @@ impl Log {
             at = at.max(to);
         }
         for (from, to) in missing {
-            let lost: BTreeSet<u64> = self
-                .offsets
-                .range(from..to)
-                .map(|(_, (_, event))| *event)
-                .take(1)
-                .collect();
-            let kind = match (lost.is_empty(), first, last) {
+            let lost = self.offsets.first_in(from..to);
+            let lost = lost.map(|(_, (_, event))| *event);
+            let kind = match (lost.is_none(), first, last) {
                 (true, _, _) => AnomalyKind::Hole,
                 (false, Some(first), _) if to <= first => AnomalyKind::LostOnNodePrefix,
                 (false, Some(_), Some(last)) if from < last => AnomalyKind::LostOnNodeMiddle,

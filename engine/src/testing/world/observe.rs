@@ -13,16 +13,12 @@ use crate::{GroupId, LogIndex, NodeId, ReplicaStatus};
 impl World {
     /// Looks at the replicas of a shard that has taken a turn.
     pub(super) fn observe(&mut self, at: Place) -> Result<(), Violation> {
-        self.note_gone(at);
-        let running = self.running(at).expect("it has taken a turn");
-        let mut news = Vec::new();
-        for ((group, status), (_, seen)) in running.shard.statuses().zip(&mut running.seen) {
-            if seen.as_ref() != Some(&status) {
-                *seen = Some(status.clone());
-                news.push((group, status));
-            }
+        let mut news = self.news(at);
+        if news.is_none() {
+            self.note_gone(at);
+            news = self.news(at);
         }
-        for (group, status) in news {
+        for (group, status) in news.expect("the groups are known now") {
             self.oracle.standing(at.node, group, &status)?;
             let before = self.watched.insert((at.node, group), status.clone());
             if status.is_leader && !before.as_ref().is_some_and(|before| before.is_leader) {
@@ -35,13 +31,30 @@ impl World {
         Ok(())
     }
 
+    /// The replicas that stand otherwise than after the turn before; nothing if others are here.
+    fn news(&mut self, at: Place) -> Option<Vec<(GroupId, ReplicaStatus)>> {
+        let running = self.running(at).expect("it has taken a turn");
+        let mut news = Vec::new();
+        let mut seen = running.seen.iter();
+        for (group, status) in running.shard.statuses() {
+            let (_, before) = seen.next().filter(|(of, _)| *of == group)?;
+            if before.as_ref() != Some(&status) {
+                news.push((group, status));
+            }
+        }
+        if seen.next().is_some() {
+            return None;
+        }
+        for (group, status) in &news {
+            let at = running.seen.binary_search_by_key(group, |(of, _)| *of);
+            running.seen[at.expect("it was just seen")].1 = Some(status.clone());
+        }
+        Some(news)
+    }
+
     /// Replicas that were here, and are not any more.
     fn note_gone(&mut self, at: Place) {
         let running = self.running(at).expect("it has taken a turn");
-        let seen = running.seen.iter().map(|(group, _)| *group);
-        if running.shard.groups().eq(seen) {
-            return;
-        }
         let mut before: BTreeMap<_, _> = std::mem::take(&mut running.seen).into_iter().collect();
         for group in running.shard.groups() {
             let status = before.remove(&group).flatten();

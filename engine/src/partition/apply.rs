@@ -256,6 +256,7 @@ impl Partition {
             RoleKind::Leader => counters.leaderships += 1,
             RoleKind::Follower | RoleKind::PreCandidate => {}
         }
+        self.restart_making_way();
         self.waiting.leadership_lost(env.effects);
         self.waiting.wake_watchers(env.effects);
         if let Some(leader) = leader {

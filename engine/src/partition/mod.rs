@@ -139,6 +139,7 @@ pub(crate) struct Partition {
     /// Peers that can be reached.
     peers: BTreeMap<NodeId, Session>,
     supplier: repair::Supplier,
+    making_way: repair::MakingWay,
 }
 
 impl Partition {
@@ -173,6 +174,7 @@ impl Partition {
             retention_due: now.monotonic + retention::INTERVAL,
             peers: BTreeMap::new(),
             supplier: repair::Supplier::default(),
+            making_way: repair::MakingWay::default(),
         })
     }
 
@@ -385,6 +387,7 @@ impl Partition {
                 }
             });
         self.propose_retention(env);
+        self.make_way(env);
     }
 
     /// This replica contradicts its leader, or itself. It goes on to exist, silent, so that a

@@ -1,7 +1,10 @@
 //! Holes in the log: what is missing is asked of other replicas, and given to those that ask.
 //!
 //! The log decides what fits (`Store::supply`); here is only who is asked. Any replica will do,
-//! leader or not: what it gives is believed for its chain, not for its word.
+//! leader or not: what it gives is believed for its chain, not for its word. A leader whose holes
+//! stay makes way for others.
+
+use std::time::Duration;
 
 use highwater_consensus::{Lane, LogIndex, NodeId, Session};
 use highwater_log::storage::Storage;
@@ -15,6 +18,19 @@ use crate::positions;
 
 /// How many bytes of entries are asked for, and given, at once; one entry is, however large.
 const SUPPLY_BYTES_MAX: u32 = 1 << 20;
+
+/// How long a leader goes on with a hole in its log. What peers have is there by then: they are
+/// asked every second.
+const HOLE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A leader's way out, when its log has a hole.
+#[derive(Debug, Default)]
+pub(super) struct MakingWay {
+    /// When it is to hand over; nothing while the log is whole, or another leads.
+    due: Option<Duration>,
+    /// How often it has.
+    turns: usize,
+}
 
 /// Which peer is asked next.
 #[derive(Debug, Default)]
@@ -154,6 +170,48 @@ impl Partition {
             self.producers.mended();
             self.raft.handle_repaired();
         }
+    }
+}
+
+/// Leading without a whole log.
+impl Partition {
+    /// A leader with a hole cannot serve all that is committed, nor bring others up to date with
+    /// it; its owner may lack just that to go on. Another replica may have it, so it hands over:
+    /// to each that has all of the log's end in turn, since which of them are whole it cannot know.
+    /// Without such a one it goes on: most of a log is better than none.
+    pub(super) fn make_way<S: Storage>(&mut self, env: &Env<'_, S>) {
+        let now = env.now.monotonic;
+        if !self.is_leader() || env.store.first_hole(self.group).is_none() {
+            self.making_way.due = None;
+            return;
+        }
+        let due = *self.making_way.due.get_or_insert(now + HOLE_PATIENCE);
+        if now < due {
+            return;
+        }
+        self.making_way.due = Some(now + HOLE_PATIENCE);
+        let last = self.raft.last().index;
+        let others = self.spec.replicas.iter().copied();
+        let others: Vec<NodeId> = others
+            .filter(|&node| self.raft.match_index(node) == Some(last))
+            .collect();
+        if others.is_empty() {
+            return;
+        }
+        let to = others[self.making_way.turns % others.len()];
+        self.making_way.turns += 1;
+        let begun = self.raft.transfer_leadership(now, to);
+        tracing::warn!(
+            group = self.group.0,
+            to = to.0,
+            ?begun,
+            "a hole stays: handing over"
+        );
+    }
+
+    /// Another may have led meanwhile.
+    pub(super) fn restart_making_way(&mut self) {
+        self.making_way.due = None;
     }
 }
 

@@ -406,6 +406,11 @@ impl Cluster {
         });
     }
 
+    /// The power fails, and a file is gone when it comes back.
+    pub(super) fn restart_without(&mut self, number: u32, path: &str) {
+        self.restart_on(number, |disk| disk.remove(path).unwrap());
+    }
+
     fn restart_on(&mut self, number: u32, damage: impl Fn(&MemoryDisk)) {
         let id = NodeId(number);
         let now = self.clock();

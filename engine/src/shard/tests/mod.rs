@@ -3,6 +3,7 @@
 
 mod cluster;
 mod counters;
+mod holes;
 mod quorum;
 mod retention;
 

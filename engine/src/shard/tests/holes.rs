@@ -1,0 +1,76 @@
+//! Who leads while a replica's log is not whole.
+
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use super::{fetch, node, produce};
+use crate::ops::{GroupConfig, Op, Outcome};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Entries in several files, led by node 3; of the others one file each is gone, which nobody can
+/// mend.
+fn damaged(numbers: &[u32]) -> Cluster {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(3);
+    cluster.configure(GroupConfig {
+        segment_bytes: 64 << 10,
+        ..GroupConfig::default()
+    });
+    for _ in 0..40 {
+        let answer = cluster.ask(3, produce(&"x".repeat(5_000)));
+        assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+    }
+    for &number in numbers {
+        cluster.restart_without(number, "groups/5/0000000002.log");
+        assert_eq!(cluster.report(number).gauges.quarantined, 1);
+    }
+    cluster.run(2 * SECOND);
+    cluster
+}
+
+fn let_lead(cluster: &mut Cluster, number: u32) {
+    let leader = (1..=3).find(|&it| cluster.status(it).is_leader).unwrap();
+    let to = Some(node(number));
+    cluster.ask(leader, Op::Transfer { to });
+    cluster.run(SECOND);
+    assert!(cluster.status(number).is_leader);
+}
+
+/// Whether all that is committed can be had of who leads.
+fn serves_all(cluster: &mut Cluster, number: u32) -> bool {
+    let end = cluster.status(number).high_watermark.0;
+    let served = |answer| matches!(answer, Some(Ok(Outcome::Fetched(it))) if !it.spans.is_empty());
+    (0..end).all(|offset| served(cluster.ask(number, fetch(offset))))
+}
+
+#[test]
+fn a_leader_whose_log_is_not_whole_makes_way() {
+    let mut cluster = damaged(&[1]);
+    let_lead(&mut cluster, 1);
+    assert!(!serves_all(&mut cluster, 1));
+    let leader = cluster.run_until_led_by_other(1);
+    assert!(serves_all(&mut cluster, leader));
+    cluster.run(60 * SECOND);
+    assert!(cluster.status(leader).is_leader, "it has no reason to go");
+}
+
+#[test]
+fn it_is_each_ones_turn_until_one_is_whole() {
+    let mut cluster = damaged(&[1, 2]);
+    let_lead(&mut cluster, 2);
+    cluster.run(60 * SECOND);
+    assert!(cluster.status(3).is_leader);
+    assert!(serves_all(&mut cluster, 3));
+}
+
+#[test]
+fn without_another_that_could_lead_it_goes_on() {
+    let mut cluster = damaged(&[1, 2]);
+    let_lead(&mut cluster, 2);
+    cluster.cut(3);
+    cluster.run(60 * SECOND);
+    let leader = (1..=2).find(|&it| cluster.status(it).is_leader).unwrap();
+    let answer = cluster.ask(leader, produce("a"));
+    assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+}

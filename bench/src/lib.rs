@@ -1,6 +1,7 @@
 //! Load, limits and reports: how fast a cluster and a disk are, and under which durability.
 //!
-//! [`limits`] measures the disk as the log uses it; [`produce`], [`consume`] and [`end_to_end`] load
+//! [`limits`] measures the disk as the log uses it, and [`pipeline`] the bare replicated path over
+//! links and disks; [`produce`], [`consume`] and [`end_to_end`] load
 //! a running cluster through the client; [`suite`] starts a cluster of processes, and measures the
 //! disk and the cluster in one run. Each report says what it measured; the command line prints it,
 //! and [`compare`] puts two of them side by side.
@@ -16,6 +17,7 @@ pub mod limits;
 mod noise;
 mod offsets;
 mod pace;
+pub mod pipeline;
 mod produce;
 pub mod suite;
 

@@ -96,7 +96,7 @@ fn line(
     let mut latencies = Latencies::default();
     let mut rates = Vec::new();
     for _ in 0..limits.runs {
-        let file = prepare(storage, preparation)?;
+        let file = make(storage, FILE, FILE_BYTES, preparation)?;
         rates.push(run(storage, file, bytes, limits.run, &mut latencies)?);
         one(storage, Op::Close { file })?;
         let path = FILE.to_owned();
@@ -120,18 +120,22 @@ fn line(
 
 const FILE: &str = "file";
 
-fn prepare(storage: &mut RealStorage, preparation: Preparation) -> Result<FileId> {
+/// Makes a file and opens it.
+pub(crate) fn make(
+    storage: &mut RealStorage,
+    path: &str,
+    len: u64,
+    preparation: Preparation,
+) -> Result<FileId> {
+    let path = path.to_owned();
     let create = Op::Create {
-        path: FILE.to_owned(),
-        len: FILE_BYTES,
+        path: path.clone(),
+        len,
         preparation,
         first: Buffer::default(),
     };
     one(storage, create)?;
-    let open = Op::Open {
-        path: FILE.to_owned(),
-        write: true,
-    };
+    let open = Op::Open { path, write: true };
     match one(storage, open)? {
         Output::Opened { file, .. } => Ok(file),
         other => bail!("opening answered {other:?}"),

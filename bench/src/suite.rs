@@ -49,6 +49,20 @@ pub struct Spread {
     pub max: f64,
 }
 
+impl Spread {
+    /// That of these; all zero if there is none.
+    pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Spread {
+        let mut figures: Vec<f64> = figures.collect();
+        figures.sort_by(f64::total_cmp);
+        let at = |place: usize| figures.get(place).copied().unwrap_or_default();
+        Spread {
+            median: at(figures.len() / 2),
+            min: at(0),
+            max: at(figures.len().saturating_sub(1)),
+        }
+    }
+}
+
 /// A figure of the suite, as it is there.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "figure", rename_all = "snake_case")]
@@ -275,14 +289,7 @@ fn milliseconds(micros: u64) -> f64 {
 }
 
 fn spread<T>(runs: &[T], of: impl Fn(&T) -> f64) -> Spread {
-    let mut values: Vec<f64> = runs.iter().map(of).collect();
-    values.sort_by(f64::total_cmp);
-    let at = |place: usize| values.get(place).copied().unwrap_or_default();
-    Spread {
-        median: at(values.len() / 2),
-        min: at(0),
-        max: at(values.len().saturating_sub(1)),
-    }
+    Spread::of(runs.iter().map(of))
 }
 
 #[cfg(test)]

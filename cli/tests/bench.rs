@@ -3,6 +3,8 @@
 
 mod dev;
 
+use std::process::Command;
+
 use dev::Dev;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -61,4 +63,63 @@ fn every_record_that_was_to_be_sent_is_read_and_two_runs_can_be_compared() {
         !nowhere.status.success() && stderr.contains("nowhere.json"),
         "{stderr}"
     );
+}
+
+fn pipeline(arguments: &[&str]) -> std::process::Output {
+    let folder = TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    command.args(["--json", "bench", "limits", "pipeline", "--dir"]);
+    command.arg(folder.path()).args(arguments);
+    let output = command.output().unwrap();
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 0, "the folder that was made is removed");
+    output
+}
+
+#[test]
+fn the_bare_path_is_measured_as_it_was_asked_for() {
+    let short = ["--runs", "2", "--seconds", "0.4", "--warm-up", "0.1"];
+    let small = ["--batch-bytes", "20480", "--rate", "100"];
+    let steady = ["--files", "steady", "--datagram-bytes", "1452"];
+    for arguments in [
+        &short[..],
+        &[&short[..], &small].concat(),
+        &[&short[..], &steady].concat(),
+    ] {
+        let output = pipeline(arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{arguments:?}: {stderr}");
+        let [durability, report] = &lines(&String::from_utf8(output.stdout).unwrap())[..] else {
+            panic!("{arguments:?}");
+        };
+        let durability = durability["durability"].as_str().unwrap();
+        assert!(durability.contains("two of three"), "{durability}");
+        let rate = &report["mb_per_second"];
+        assert!(rate["min"].as_f64() > Some(0.0), "{report}");
+        assert!(report["latency"]["p50_us"].as_u64() > Some(0), "{report}");
+        if arguments.contains(&"--rate") {
+            // By the rate alone: 100 batches of 20 KiB are 2.05 MB a second.
+            assert!(rate["max"].as_f64() < Some(2.5), "{report}");
+        }
+        let datagram = match arguments.contains(&"1452") {
+            true => 1_452,
+            false => 65_000,
+        };
+        assert_eq!(report["datagram_bytes"], datagram);
+    }
+}
+
+#[test]
+fn a_batch_that_the_disk_cannot_take_whole_is_refused() {
+    for (arguments, said) in [
+        (["--batch-bytes", "1000"], "multiple of 4096"),
+        (["--window-bytes", "1000000000"], "at most 16777216"),
+    ] {
+        let output = pipeline(&arguments);
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            !output.status.success() && stderr.contains(said),
+            "{stderr}"
+        );
+    }
 }

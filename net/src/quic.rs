@@ -23,7 +23,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::tls::EndpointSecret;
 
 /// The largest UDP payload tried on this machine's own addresses, in bytes.
-const LOOPBACK_DATAGRAM_BYTES_MAX: u16 = 65_000;
+pub(crate) const LOOPBACK_DATAGRAM_BYTES_MAX: u16 = 65_000;
 
 /// How much is sent on loopback before the first acknowledgement, in bytes: a few datagrams. The
 /// default of ten Ethernet packets is less than one of these, and quinn then keeps back even the

@@ -15,7 +15,6 @@ use super::session::{self, LaneStream};
 use super::{INCOMING_MAX, Lane, Session, Shared, lane_shape};
 use crate::gather::Gather;
 use crate::identity::NodeIdentity;
-use crate::quic::Path;
 use crate::tls::peer_identity;
 
 /// How long a newcomer has for TLS and its handshake.
@@ -62,10 +61,7 @@ fn refuse(shared: &Shared, address: SocketAddr, reason: RefusalReason) {
 
 /// Takes a newcomer from its first packet to a lane of a session.
 async fn greet(shared: &Arc<Shared>, incoming: Incoming) -> Result<(), RefusalReason> {
-    let path = Path::to(
-        incoming.remote_address().ip(),
-        shared.config.network_datagram_bytes_max,
-    );
+    let path = shared.config.path_to(incoming.remote_address().ip());
     let connecting = incoming
         .accept_with(shared.server_config(path))
         .map_err(|_| RefusalReason::Tls)?;

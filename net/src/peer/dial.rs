@@ -14,7 +14,7 @@ use super::session::{self, LaneStream};
 use super::{Lane, Peer, Session, SessionNumber, Shared, lane_shape};
 use crate::gather::Gather;
 use crate::identity::{Life, NodeIdentity, peer_name};
-use crate::quic::{self, Path};
+use crate::quic;
 use crate::tls::peer_identity;
 
 /// How long an attempt may take, its three lanes together.
@@ -126,7 +126,7 @@ async fn dial_lane(
     number: SessionNumber,
     lane: Lane,
 ) -> Result<(Life, LaneStream), DialError> {
-    let path = Path::to(peer.address.ip(), shared.config.network_datagram_bytes_max);
+    let path = shared.config.path_to(peer.address.ip());
     let tls = shared.tls().client;
     let config = quic::client_config(tls, lane_shape(lane).over(path));
     let name = peer_name(shared.identity.cluster, peer.node);

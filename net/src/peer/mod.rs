@@ -39,13 +39,13 @@ mod session;
 mod tests;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use highwater_record::BufferPool;
 
 use crate::identity::{Boot, Incarnation, Life, NodeId};
-use crate::quic::Shape;
+use crate::quic::{self, Path, Shape};
 
 pub use counters::PeerCounters;
 pub use endpoint::{PeerEndpoint, StartError};
@@ -223,6 +223,9 @@ pub struct PeerConfig {
     /// The largest UDP payload to try towards peers that are not on this machine, in bytes. The
     /// default is right for Ethernet and the Internet; 8,900 for jumbo frames.
     pub network_datagram_bytes_max: u16,
+    /// The same towards peers on this machine. Less than the default of
+    /// [`LOOPBACK_DATAGRAM_BYTES_MAX`] shows on one machine what a network would cost.
+    pub loopback_datagram_bytes_max: u16,
     /// Seeds the jitter of reconnects.
     pub seed: u64,
 }
@@ -230,6 +233,9 @@ pub struct PeerConfig {
 /// The default of [`PeerConfig::network_datagram_bytes_max`]: Ethernet's 1,500 bytes less the
 /// headers of IPv6 and UDP.
 pub const NETWORK_DATAGRAM_BYTES_MAX: u16 = 1_452;
+
+/// The default of [`PeerConfig::loopback_datagram_bytes_max`]: all but what loopback carries.
+pub const LOOPBACK_DATAGRAM_BYTES_MAX: u16 = quic::LOOPBACK_DATAGRAM_BYTES_MAX;
 
 impl PeerConfig {
     /// A configuration with defaults but for what has none.
@@ -242,7 +248,19 @@ impl PeerConfig {
             pool,
             outbox: OutboxLimits::default(),
             network_datagram_bytes_max: NETWORK_DATAGRAM_BYTES_MAX,
+            loopback_datagram_bytes_max: LOOPBACK_DATAGRAM_BYTES_MAX,
             seed: 0,
+        }
+    }
+
+    /// The path to a peer.
+    fn path_to(&self, remote: IpAddr) -> Path {
+        let datagram_bytes_max = self.loopback_datagram_bytes_max;
+        match Path::to(remote, self.network_datagram_bytes_max) {
+            Path::Loopback if datagram_bytes_max < LOOPBACK_DATAGRAM_BYTES_MAX => {
+                Path::Network { datagram_bytes_max }
+            }
+            path => path,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod compare;
 mod end_to_end;
+mod limits;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use highwater_bench::suite::{self, Figure, Spread, Suite};
 use highwater_bench::{
-    Batching, ConsumeLoad, Percentiles, ProduceLoad, ProduceReport, consume, limits, produce,
+    Batching, ConsumeLoad, Percentiles, ProduceLoad, ProduceReport, consume, produce,
 };
 use highwater_client::{AdminError, Client, Compression, ErrorCode, NewTopic, TopicName};
 use serde_json::{Value, json};
@@ -32,11 +33,13 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Synced sequential writes, as the log makes them: the ceiling of one partition on one node.
+    /// The ceilings of this machine: synced sequential writes, as the log makes them, and the bare
+    /// replicated path.
     #[command(after_help = "Examples:
   highwater bench limits --dir /var/lib/highwater
-  highwater --json bench limits --dir . --runs 9")]
-    Limits(LimitArguments),
+  highwater --json bench limits --dir . --runs 9
+  highwater bench limits pipeline --dir .")]
+    Limits(limits::Arguments),
     /// Start a cluster of processes in a temporary folder, and measure the disk and the cluster in
     /// one run: throughput, reading, latency at fixed rates.
     #[command(after_help = "Examples:
@@ -68,19 +71,6 @@ enum Action {
         #[command(flatten)]
         measured: Measured,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct LimitArguments {
-    /// Where to make a scratch directory, of 256 MiB.
-    #[arg(long, value_name = "FOLDER")]
-    dir: PathBuf,
-    /// How often each is measured; the median counts.
-    #[arg(long, value_name = "N", default_value_t = limits::RUNS_MIN)]
-    runs: usize,
-    /// How long a run takes at most, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
-    run_seconds: f64,
 }
 
 #[derive(Debug, clap::Args)]
@@ -254,24 +244,6 @@ impl Arguments {
     }
 }
 
-impl LimitArguments {
-    fn run(self, printer: Printer) -> Result<(), Failure> {
-        print_durability("each write is durable (synced) before the next", printer)?;
-        let limits = limits::Limits {
-            runs: self.runs,
-            run: Duration::from_secs_f64(self.run_seconds),
-        };
-        let measured = limits::measure(&self.dir, &limits, |limit| {
-            let printed = match limit {
-                Ok(limit) => printer.line(|| limit_text(&limit), || json!(limit)),
-                Err(reason) => printer.line(|| reason.clone(), || json!({ "passed_over": reason })),
-            };
-            printed.map_err(|failure| anyhow::anyhow!("{failure:?}"))
-        });
-        measured.map_err(|error| broken(&error))
-    }
-}
-
 impl SuiteArguments {
     async fn run(self, printer: Printer) -> Result<(), Failure> {
         let nodes = self.nodes;
@@ -302,7 +274,7 @@ impl SuiteArguments {
 
 fn figure_text(figure: &Figure) -> String {
     match figure {
-        Figure::Disk(limit) => format!("disk     {}", limit_text(limit)),
+        Figure::Disk(limit) => format!("disk     {}", limits::limit_text(limit)),
         Figure::Throughput {
             mb_per_second,
             server_cpu_seconds_per_gb: server,
@@ -342,22 +314,6 @@ fn figure_text(figure: &Figure) -> String {
 fn spread_text(spread: &Spread) -> String {
     let Spread { median, min, max } = spread;
     format!("{median:.2} [{min:.2}-{max:.2}]")
-}
-
-fn limit_text(limit: &limits::Limit) -> String {
-    let mb = |bytes: u64| bytes / 1_000_000;
-    format!(
-        "{:<8} {:<8} {:>7} bytes: {:>5} MB/s (of {} runs {} to {}), p50 {} us, p99 {} us",
-        limit.storage,
-        limit.prepared,
-        limit.bytes,
-        mb(limit.bytes_per_second),
-        limit.runs,
-        mb(limit.bytes_per_second_min),
-        mb(limit.bytes_per_second_max),
-        limit.latency.p50_us,
-        limit.latency.p99_us,
-    )
 }
 
 impl ProduceArguments {

@@ -1,0 +1,151 @@
+//! The client: sends batches, and counts those that are acknowledged.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use highwater_net::peer::Lane;
+use highwater_record::crc32c;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::hub::Hub;
+use super::{PipelineLoad, PipelineReport, Role, setup, wire};
+use crate::cpu::CpuMeter;
+use crate::latency::Latencies;
+use crate::pace::{DRAIN, Window, due};
+use crate::suite::Spread;
+
+/// What a run has acknowledged, and what it cost.
+struct Run {
+    mb_per_second: f64,
+    cpu_seconds_per_gb: f64,
+}
+
+struct Client<'a> {
+    hub: Hub,
+    load: &'a PipelineLoad,
+    body: Bytes,
+    crc: u32,
+    next: u64,
+    /// When those that are not acknowledged were to be sent.
+    open: BTreeMap<u64, Instant>,
+    latencies: Latencies,
+    acknowledged: u64,
+}
+
+pub(super) async fn measure(hub: Hub, load: &PipelineLoad, pids: &[u32]) -> Result<PipelineReport> {
+    let mut body = vec![0; load.batch_bytes];
+    fastrand::Rng::with_seed(1).fill(&mut body);
+    let mut client = Client {
+        hub,
+        load,
+        crc: crc32c(&body),
+        body: Bytes::from(body),
+        next: 0,
+        open: BTreeMap::new(),
+        latencies: Latencies::default(),
+        acknowledged: 0,
+    };
+    let mut pids = pids.to_vec();
+    pids.push(std::process::id());
+    let mut runs = Vec::new();
+    for _ in 0..load.runs {
+        runs.push(client.run(&pids).await?);
+    }
+    Ok(PipelineReport {
+        batch_bytes: load.batch_bytes,
+        window_bytes: load.window_bytes,
+        rate: load.rate,
+        datagram_bytes: setup::datagram_bytes(load),
+        files: load.files,
+        runs: load.runs,
+        mb_per_second: Spread::of(runs.iter().map(|run| run.mb_per_second)),
+        cpu_seconds_per_gb: Spread::of(runs.iter().map(|run| run.cpu_seconds_per_gb)),
+        latency: client.latencies.percentiles(),
+    })
+}
+
+impl Client<'_> {
+    async fn run(&mut self, pids: &[u32]) -> Result<Run> {
+        let window = Window::new(Instant::now(), self.load.warm_up, self.load.duration);
+        let first = self.next;
+        self.send_until(&window, first, window.from).await?;
+        let cpu = CpuMeter::start(pids)?;
+        let (before, began) = (self.acknowledged, Instant::now());
+        self.send_until(&window, first, window.to).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        let cpu = cpu.used()?.as_secs_f64();
+        let bytes = (self.acknowledged - before) as f64 * self.load.batch_bytes as f64;
+        self.drain(&window).await?;
+        Ok(Run {
+            mb_per_second: bytes / seconds / 1e6,
+            cpu_seconds_per_gb: cpu / (bytes / 1e9),
+        })
+    }
+
+    /// Sends whatever is due and has room, until then.
+    async fn send_until(&mut self, window: &Window, first: u64, end: Instant) -> Result<()> {
+        while Instant::now() < end {
+            while self.may_send(window, first) {
+                self.send(window, first)?;
+            }
+            let waits_until = match self.load.rate {
+                Some(rate) if self.has_room() => window.start + due(self.next - first, rate),
+                _ => end,
+            };
+            tokio::select! {
+                arrival = self.hub.receive() => self.take(&arrival?.frame, window)?,
+                () = sleep_until(waits_until.min(end)) => {}
+            }
+            while let Some(arrival) = self.hub.try_receive()? {
+                self.take(&arrival.frame, window)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        (self.open.len() + 1) * self.load.batch_bytes <= self.load.window_bytes
+            || self.open.is_empty()
+    }
+
+    fn may_send(&self, window: &Window, first: u64) -> bool {
+        let is_due = |rate| window.start + due(self.next - first, rate) <= Instant::now();
+        self.has_room() && self.load.rate.is_none_or(is_due)
+    }
+
+    fn send(&mut self, window: &Window, first: u64) -> Result<()> {
+        let number = self.next;
+        self.next += 1;
+        let intended = match self.load.rate {
+            Some(rate) => window.start + due(number - first, rate),
+            None => Instant::now(),
+        };
+        self.open.insert(number, intended);
+        let trailer = Bytes::copy_from_slice(&wire::trailer(number, self.crc));
+        let chunks = [self.body.clone(), trailer];
+        self.hub.send(Role::Leader, Lane::Append, &chunks)
+    }
+
+    fn take(&mut self, frame: &[u8], window: &Window) -> Result<()> {
+        let number = wire::acknowledged(frame)?;
+        let intended = self.open.remove(&number);
+        let intended = intended.with_context(|| format!("batch {number} was not open"))?;
+        self.acknowledged += 1;
+        if window.holds(intended) {
+            self.latencies.record(intended.elapsed());
+        }
+        Ok(())
+    }
+
+    /// The run is over when all that it has sent is acknowledged.
+    async fn drain(&mut self, window: &Window) -> Result<()> {
+        let deadline = Instant::now() + DRAIN;
+        while !self.open.is_empty() {
+            let arrival = timeout_at(deadline, self.hub.receive()).await;
+            let arrival = arrival.context("the last batches are not acknowledged")??;
+            self.take(&arrival.frame, window)?;
+        }
+        Ok(())
+    }
+}

@@ -61,8 +61,11 @@ class Epochs(logging.Handler):
     def __init__(self, arguments):
         super().__init__()
         self.places = {partition: place for place, partition in enumerate(arguments.partitions)}
+        # What it has said last, in case that it gives up.
+        self.last = collections.deque(maxlen=500)
 
     def emit(self, record) -> None:
+        self.last.append(record.getMessage())
         changed = self.CHANGED.search(record.getMessage())
         if changed:
             say("E", now(), self.places[changed[1], int(changed[2])])
@@ -74,12 +77,14 @@ class Librdkafka:
                        "socket.timeout.ms": 10_000}
 
     def producer(self, arguments):
-        from confluent_kafka import Producer
+        from confluent_kafka import KafkaException, Producer
 
+        self.gave_up = KafkaException
         logger = logging.getLogger("librdkafka")
         logger.propagate = False
         logger.setLevel(logging.DEBUG)
-        logger.addHandler(Epochs(arguments))
+        self.epochs = Epochs(arguments)
+        logger.addHandler(self.epochs)
         self.kafka = Producer({**self.config, "acks": "all", "enable.idempotence": True, "linger.ms": 5,
                                "message.timeout.ms": DELIVERY_TIMEOUT_MS, "queue.buffering.max.messages": 20_000,
                                "debug": "eos", "log_level": 7}, logger=logger)
@@ -94,6 +99,9 @@ class Librdkafka:
                 return self.kafka.produce(topic, data, key, partition, on_delivery=delivered)
             except BufferError:
                 self.kafka.poll(0.1)
+            except self.gave_up as why:
+                self.kafka.poll(1)
+                raise SystemExit("\n".join([*self.epochs.last, f"{why}"])) from why
 
     def tick(self) -> None:
         self.kafka.poll(0)

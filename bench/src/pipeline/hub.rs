@@ -1,14 +1,19 @@
 //! A process's end of its links.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use highwater_net::NodeId;
 use highwater_net::peer::{Lane, PeerEndpoint, PeerEvent, PeerEvents, SessionNumber};
 use highwater_record::Buffer;
+use tokio::time::timeout;
 
 use super::Role;
+
+/// How long the processes may take to meet.
+const MEETING_MAX: Duration = Duration::from_secs(30);
 
 /// The links, and which of them stand.
 #[derive(Debug)]
@@ -41,7 +46,8 @@ impl Hub {
     /// Waits until so many links stand.
     pub(super) async fn wait_for(&mut self, links: usize) -> Result<()> {
         while self.up.len() < links {
-            let event = self.events.recv().await;
+            let event = timeout(MEETING_MAX, self.events.recv()).await;
+            let event = event.context("the processes do not meet")?;
             if self.take(event)?.is_some() {
                 bail!("somebody sends before all have met");
             }

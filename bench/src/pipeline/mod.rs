@@ -118,7 +118,6 @@ struct Start {
     folder: PathBuf,
     datagram_bytes: u16,
     files: Files,
-    batch_bytes: usize,
 }
 
 impl PipelineLoad {

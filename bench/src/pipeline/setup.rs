@@ -31,7 +31,8 @@ pub(super) fn datagram_bytes(load: &PipelineLoad) -> u16 {
 
 /// A folder with the credentials of all.
 pub(super) struct Setup {
-    folder: TempDir,
+    /// Removed with this.
+    _folder: TempDir,
     starts: Vec<Start>,
 }
 
@@ -50,7 +51,6 @@ impl Setup {
                 folder: folder.path().join(role.number().to_string()),
                 datagram_bytes: datagram_bytes(load),
                 files: load.files,
-                batch_bytes: load.batch_bytes,
             };
             std::fs::create_dir(&start.folder)?;
             let identity = NodeIdentity {
@@ -63,12 +63,14 @@ impl Setup {
             ca.issue_node(&identity)?.write(&certificate, &key)?;
             starts.push(start);
         }
-        Ok(Setup { folder, starts })
+        Ok(Setup {
+            _folder: folder,
+            starts,
+        })
     }
 
     /// Starts the servers.
     pub(super) fn start(&self, executable: &Path, words: &[&str]) -> Result<Vec<Server>> {
-        debug_assert!(self.folder.path().exists());
         let servers = self.starts.iter().filter(|it| it.role != Role::Client);
         servers
             .map(|start| Server::start(executable, words, start))

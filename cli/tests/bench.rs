@@ -95,11 +95,12 @@ fn the_bare_path_is_measured_as_it_was_asked_for() {
         let durability = durability["durability"].as_str().unwrap();
         assert!(durability.contains("two of three"), "{durability}");
         let rate = &report["mb_per_second"];
-        assert!(rate["min"].as_f64() > Some(0.0), "{report}");
-        assert!(report["latency"]["p50_us"].as_u64() > Some(0), "{report}");
+        assert!(rate["max"].as_f64() > Some(0.0), "{report}");
         if arguments.contains(&"--rate") {
-            // By the rate alone: 100 batches of 20 KiB are 2.05 MB a second.
-            assert!(rate["max"].as_f64() < Some(2.5), "{report}");
+            // However late they are sent, no more than 51 batches of 20 KiB are due by the end of the
+            // 0.4 seconds that count; and all that were due in them are waited for.
+            assert!(rate["max"].as_f64() < Some(2.7), "{report}");
+            assert!(report["latency"]["p50_us"].as_u64() > Some(0), "{report}");
         }
         let datagram = match arguments.contains(&"1452") {
             true => 1_452,

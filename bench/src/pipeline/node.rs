@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::thread;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use highwater_net::peer::Lane;
 use tokio::io::unix::AsyncFd;
@@ -16,7 +16,10 @@ use super::setup::{Meeting, meet};
 use super::wire::{self, Batch};
 use super::{Role, Start};
 
-/// On how many of the three a batch is durable when it is acknowledged.
+/// On how many disks a batch is in the end.
+const REPLICAS: u8 = 3;
+
+/// On how many of them it is durable when it is acknowledged.
 const QUORUM: u8 = 2;
 
 /// Serves, as the line on the standard input says, until that ends.
@@ -51,7 +54,7 @@ pub fn run() -> Result<()> {
             role: start.role,
             hub,
             disk,
-            copies: BTreeMap::new(),
+            copies: Copies::default(),
         };
         node.serve(end_of_input()).await
     })
@@ -71,8 +74,24 @@ struct Node {
     role: Role,
     hub: Hub,
     disk: Disk,
-    /// On how many disks each batch is, as far as the leader knows.
-    copies: BTreeMap<u64, u8>,
+    copies: Copies,
+}
+
+/// On how many disks each batch is, as far as the leader knows.
+#[derive(Debug, Default)]
+struct Copies(BTreeMap<u64, u8>);
+
+impl Copies {
+    /// There is one more. Whether it is the one that makes the batch acknowledged.
+    fn add(&mut self, number: u64) -> bool {
+        let copies = self.0.entry(number).or_default();
+        *copies += 1;
+        let is_acknowledged = *copies == QUORUM;
+        if *copies == REPLICAS {
+            self.0.remove(&number);
+        }
+        is_acknowledged
+    }
 }
 
 impl Node {
@@ -133,20 +152,23 @@ impl Node {
 
     /// A batch is durable on one more of the three.
     fn copy_is_durable(&mut self, number: u64) -> Result<()> {
-        let copies = self.copies.entry(number).or_default();
-        *copies += 1;
-        let copies = *copies;
-        ensure!(
-            copies <= 3,
-            "batch {number} is on more disks than there are"
-        );
-        if copies == 3 {
-            self.copies.remove(&number);
-        }
-        if copies == QUORUM {
+        if self.copies.add(number) {
             let chunks = [wire::acknowledgement(number)];
             self.hub.send(Role::Client, Lane::Control, &chunks)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_copy_is_acknowledged_and_no_other() {
+        let mut copies = Copies::default();
+        let added: Vec<bool> = [7, 8, 7, 7, 8].map(|number| copies.add(number)).to_vec();
+        assert_eq!(added, [false, false, true, false, true]);
+        assert_eq!(copies.0.len(), 1, "what is on all disks is forgotten");
     }
 }

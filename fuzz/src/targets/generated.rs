@@ -15,6 +15,9 @@ pub(crate) fn compare_request(header: &RequestHeader, body: &Bytes, ours: &Reque
         ApiKey::Fetch => rewrite::<generated::FetchRequest>(version, body),
         _ => return,
     };
+    let Some(written) = written else {
+        return;
+    };
     let theirs = Request::decode(header, &written, 0).expect("what they write, we read");
     assert_eq!(&theirs, ours);
 }
@@ -26,23 +29,35 @@ pub(crate) fn compare_answer(key: ApiKey, version: i16, frame: &Bytes) {
     let again = |written: Bytes| Bytes::from([header, written].concat());
     match key {
         ApiKey::Produce => {
-            let written = again(rewrite::<generated::ProduceResponse>(version, &body));
-            let read = |frame| ProduceRequest::<Bytes>::decode_answer(version, frame);
-            assert_eq!(read(&written), read(frame));
+            let read = |frame: &Bytes| ProduceRequest::<Bytes>::decode_answer(version, frame);
+            if let Some(written) = rewrite::<generated::ProduceResponse>(version, &body) {
+                assert_eq!(read(&again(written)), read(frame));
+            }
         }
         ApiKey::Fetch => {
-            let written = again(rewrite::<generated::FetchResponse>(version, &body));
-            let read = |frame| FetchRequest::decode_answer(version, frame);
-            assert_eq!(read(&written), read(frame));
+            let read = |frame: &Bytes| FetchRequest::decode_answer(version, frame);
+            if let Some(written) = rewrite::<generated::FetchResponse>(version, &body) {
+                assert_eq!(read(&again(written)), read(frame));
+            }
         }
         _ => {}
     }
 }
 
-fn rewrite<M: Decodable + Encodable>(version: i16, body: &Bytes) -> Bytes {
-    let theirs = M::decode(&mut body.clone(), version).expect("what we read, they read");
+/// What the generated code makes of a message. Nothing, if that has a tagged field of a version to
+/// come: there ours skips it, as it does every tag that it need not know (KIP-482), and the
+/// generated decoder stops at those that it knows.
+fn rewrite<M: Decodable + Encodable>(version: i16, body: &Bytes) -> Option<Bytes> {
+    let theirs = match M::decode(&mut body.clone(), version) {
+        Err(error) if is_of_a_version_to_come(&error.to_string()) => return None,
+        theirs => theirs.expect("what we read, they read"),
+    };
     let mut written = BytesMut::new();
     let encoded = theirs.encode(&mut written, version);
     encoded.expect("what they read, they write");
-    written.freeze()
+    Some(written.freeze())
+}
+
+fn is_of_a_version_to_come(error: &str) -> bool {
+    error.starts_with("Tag ") && error.contains("is not valid for version")
 }

@@ -267,8 +267,8 @@ impl Producer {
     }
 
     fn told_produced(&mut self, scene: &mut Scene<'_>, answers: &[Bytes]) -> Result<(), Violation> {
-        // Before this one, all is there.
-        let mut is_next = true;
+        // What the one before was refused for, if it was.
+        let mut before = None;
         let mut is_forgotten = false;
         let mut left = VecDeque::new();
         for answer in answers {
@@ -280,17 +280,23 @@ impl Producer {
                     continue;
                 }
                 // A leader may not know the producer either, if it has refused the first batch.
-                ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId if !is_next => {
-                    scene.reached.hit("a batch behind a refused one is refused");
+                ErrorCode::OutOfOrderSequenceNumber | ErrorCode::UnknownProducerId
+                    if before.is_some_and(may_break_the_order) =>
+                {
                     Some(sending)
                 }
                 ErrorCode::UnknownProducerId if scene.forgets_producers => {
                     is_forgotten = true;
                     Some(sending)
                 }
-                error => self.refused(scene, sending, error)?,
+                error => {
+                    if before.is_some() {
+                        scene.reached.hit("a batch behind a refused one is refused");
+                    }
+                    self.refused(scene, sending, error)?
+                }
             };
-            is_next = false;
+            before = Some(answer.error);
             left.extend(refused);
         }
         let is_answered = self.current.is_empty();
@@ -394,6 +400,15 @@ fn produced(answer: &Bytes) -> Result<ProducePartitionResponse, Violation> {
     let topic = answer.topics.into_iter().next();
     let partition = topic.and_then(|topic| topic.partitions.into_iter().next());
     the(partition, "a produce names its partition")
+}
+
+/// Whether the batch behind one with this answer may be told that it comes too early. Not if that was
+/// refused for a reason that passes: then those behind it are refused alike.
+fn may_break_the_order(error: ErrorCode) -> bool {
+    !matches!(
+        error,
+        ErrorCode::NotLeaderOrFollower | ErrorCode::NotEnoughReplicas
+    )
 }
 
 /// What a refusal is called among what was reached, and whether it says that nothing was done;

@@ -230,7 +230,7 @@ impl Plan {
             pipelined_producers: pipelined.u32(0..=2),
             plain_producers: rng.u32(0..=2),
             consumers: rng.u32(1..=4),
-            pause_max: Duration::from_millis([20, 100, 400][rng.usize(..3)]),
+            pause_max: pause_max(seed, batch_records_max),
             turbulence: Duration::from_secs(60),
             acked_min: 1_000,
             patience: Duration::from_secs(60),
@@ -303,6 +303,19 @@ impl Plan {
         let at = usize::try_from(node.0).expect("few nodes") % self.shards.len();
         self.shards[at]
     }
+}
+
+/// How long producers wait. A second of simulated time costs what happens in it, and faults happen
+/// by the clock: most runs have a light load, so that more faults are met for the same work, and
+/// one in sixteen a load under which batches, files and queues are full. Whose batches are small
+/// sends them more often.
+fn pause_max(seed: u64, batch_records_max: u64) -> Duration {
+    let mut rng = stream(seed, "load");
+    let pauses = match rng.u8(..16) {
+        0 => [20, 50, 100],
+        _ => [250, 500, 1_000],
+    };
+    Duration::from_millis(pauses[rng.usize(..3)] * batch_records_max.min(12) / 12)
 }
 
 fn topics(rng: &mut Rng, nodes: u32) -> Vec<TopicPlan> {

@@ -10,7 +10,7 @@ use highwater_engine::testing::{Plan, Profile, World};
 use highwater_log::mutants::{self as log, Mutant as Log};
 
 /// How many seeds are tried.
-const SEEDS_MAX: u64 = 300;
+const SEEDS_MAX: u64 = 1_000;
 
 /// What a seed says of a planted bug; `None` if nothing.
 fn finding(seed: u64, profile: Profile) -> Option<String> {

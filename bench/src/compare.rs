@@ -7,7 +7,17 @@ use serde::Serialize;
 use serde_json::Value;
 
 /// Numbers that say what was measured, not what came of it.
-const SETTINGS: [&str; 4] = ["rate", "bytes", "record_bytes", "runs"];
+const SETTINGS: [&str; 9] = [
+    "rate",
+    "bytes",
+    "record_bytes",
+    "batch_bytes",
+    "buffer_bytes",
+    "datagram_bytes",
+    "window_bytes",
+    "write_bytes",
+    "runs",
+];
 
 /// The largest report that is read, in bytes.
 pub const REPORT_BYTES_MAX: u64 = 16 << 20;

@@ -1,7 +1,7 @@
 //! Load, limits and reports: how fast a cluster and a disk are, and under which durability.
 //!
-//! [`limits`] measures the disk as the log uses it, and [`pipeline`] the bare replicated path over
-//! links and disks; [`produce`], [`consume`] and [`end_to_end`] load
+//! [`limits`] measures the disk as the log uses it, memory and loopback, and [`pipeline`] the bare
+//! replicated path over links and disks; [`produce`], [`consume`] and [`end_to_end`] load
 //! a running cluster through the client; [`suite`] starts a cluster of processes, and measures the
 //! disk and the cluster in one run. Each report says what it measured; the command line prints it,
 //! and [`compare`] puts two of them side by side.
@@ -19,6 +19,7 @@ mod offsets;
 mod pace;
 pub mod pipeline;
 mod produce;
+mod spread;
 pub mod suite;
 
 pub use batching::Batching;
@@ -30,3 +31,4 @@ pub use end_to_end::{EndToEndLoad, EndToEndReport, STAMP_BYTES, end_to_end};
 pub use latency::{Latencies, Percentiles};
 pub use noise::RECORD_BYTES_MAX;
 pub use produce::{ProduceLoad, ProduceReport, produce};
+pub use spread::Spread;

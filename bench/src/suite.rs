@@ -10,8 +10,10 @@ use serde::Serialize;
 use crate::batching::Batching;
 use crate::cluster::LocalCluster;
 use crate::consume::{ConsumeLoad, consume};
-use crate::limits::{self, Limit, Limits};
+use crate::limits::disk::{self, Limit, SIZES};
+use crate::limits::{Limits, RUNS_MIN};
 use crate::produce::{ProduceLoad, ProduceReport, produce};
+use crate::spread::Spread;
 
 /// Bytes of a topic's log files: what is prepared ahead for all replicas must find room on one
 /// disk.
@@ -36,31 +38,6 @@ pub struct Suite {
     pub rates: Vec<u32>,
     /// Clients over QUIC, or over TCP.
     pub quic: bool,
-}
-
-/// The median of some runs, and how far they spread.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Spread {
-    /// The median.
-    pub median: f64,
-    /// The least.
-    pub min: f64,
-    /// The most.
-    pub max: f64,
-}
-
-impl Spread {
-    /// That of these; all zero if there is none.
-    pub(crate) fn of(figures: impl Iterator<Item = f64>) -> Spread {
-        let mut figures: Vec<f64> = figures.collect();
-        figures.sort_by(f64::total_cmp);
-        let at = |place: usize| figures.get(place).copied().unwrap_or_default();
-        Spread {
-            median: at(figures.len() / 2),
-            min: at(0),
-            max: at(figures.len().saturating_sub(1)),
-        }
-    }
 }
 
 /// A figure of the suite, as it is there.
@@ -146,11 +123,11 @@ fn measure_disk(
     show: &mut impl FnMut(Figure) -> Result<()>,
 ) -> Result<Disk> {
     let limits = Limits {
-        runs: suite.runs.max(limits::RUNS_MIN),
+        runs: suite.runs.max(RUNS_MIN),
         run: Duration::from_secs(1),
     };
     let mut measured: Vec<Limit> = Vec::new();
-    limits::measure(folder, &limits, |limit| {
+    disk::measure(folder, &limits, |limit| {
         // The first storage that there is; the other one would be another log.
         let Ok(limit) = limit else { return Ok(()) };
         let first = measured
@@ -169,8 +146,8 @@ fn measure_disk(
         found.with_context(|| format!("{bytes} bytes were not measured"))
     };
     Ok(Disk {
-        small_p50_us: find("zeroed", limits::SIZES[0])?.latency.p50_us,
-        large_bytes_per_second: find("reserved", limits::SIZES[2])?.bytes_per_second,
+        small_p50_us: find("zeroed", SIZES[0])?.latency.p50_us,
+        large_bytes_per_second: find("reserved", SIZES[2])?.bytes_per_second,
     })
 }
 
@@ -290,15 +267,4 @@ fn milliseconds(micros: u64) -> f64 {
 
 fn spread<T>(runs: &[T], of: impl Fn(&T) -> f64) -> Spread {
     Spread::of(runs.iter().map(of))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_spread_is_median_and_ends() {
-        let spread = spread(&[3.0, 1.0, 10.0, 2.0, 4.0], |value| *value);
-        assert_eq!((spread.median, spread.min, spread.max), (3.0, 1.0, 10.0));
-    }
 }

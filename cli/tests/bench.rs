@@ -65,6 +65,69 @@ fn every_record_that_was_to_be_sent_is_read_and_two_runs_can_be_compared() {
     );
 }
 
+fn limits(arguments: &[&str]) -> Vec<Value> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    command.args(["--json", "bench", "limits"]).args(arguments);
+    let output = command.args(["--run-seconds", "0.02"]).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    lines(&String::from_utf8(output.stdout).unwrap())
+}
+
+fn names(figures: &[Value]) -> Vec<&str> {
+    let names = figures.iter().map(|it| it["limit"].as_str());
+    names.map(Option::unwrap).collect()
+}
+
+#[test]
+fn each_ceiling_is_measured_and_what_is_not_is_named() {
+    let printed = limits(&[]);
+    let [durability, disk, figures @ ..] = &printed[..] else {
+        panic!("{printed:?}");
+    };
+    let durability = durability["durability"].as_str().unwrap();
+    assert!(durability.contains("nothing is written"), "{durability}");
+    let disk = disk["passed_over"].as_str().unwrap();
+    assert!(disk.contains("disk") && disk.contains("--dir"), "{disk}");
+    assert_eq!(
+        names(figures),
+        [
+            "memory_copy",
+            "crc32c",
+            "crc32c",
+            "tcp",
+            "tcp",
+            "quic",
+            "quic"
+        ]
+    );
+    for figure in figures {
+        let rates = [&figure["gb_per_second"], &figure["mb_per_second"]];
+        let median = rates.into_iter().find_map(|rate| rate["median"].as_f64());
+        assert!(median > Some(0.0), "{figure}");
+    }
+    let of = |name: &'static str| figures.iter().filter(move |it| it["limit"] == name);
+    let writes: Vec<_> = of("tcp").map(|it| it["write_bytes"].clone()).collect();
+    assert_eq!(writes, [65_536, 1_048_576]);
+    let datagrams: Vec<_> = of("quic").map(|it| it["datagram_bytes"].clone()).collect();
+    assert_eq!(datagrams, [1_452, 65_000]);
+}
+
+#[test]
+fn a_ceiling_can_be_had_alone() {
+    for (word, name) in [("copy", "memory_copy"), ("crc", "crc32c"), ("tcp", "tcp")] {
+        let printed = limits(&[word]);
+        assert!(
+            names(&printed[1..]).iter().all(|it| *it == name),
+            "{printed:?}"
+        );
+        assert!(printed.len() > 1, "{printed:?}");
+    }
+    let printed = limits(&["quic", "--datagram-bytes", "8900"]);
+    assert_eq!(names(&printed[1..]), ["quic"]);
+    assert_eq!(printed[1]["datagram_bytes"], 8_900);
+}
+
 fn pipeline(arguments: &[&str]) -> std::process::Output {
     let folder = TempDir::new().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use highwater_net::peer::Lane;
 use highwater_record::crc32c;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::hub::Hub;
 use super::{PipelineLoad, PipelineReport, Role, setup, wire};
 use crate::cpu::CpuMeter;
 use crate::latency::Latencies;
 use crate::pace::{DRAIN, Window, due};
-use crate::suite::Spread;
+use crate::spread::Spread;
 
 /// What a run has acknowledged, and what it cost.
 struct Run {
@@ -73,6 +73,7 @@ impl Client<'_> {
         let cpu = CpuMeter::start(pids)?;
         let (before, began) = (self.acknowledged, Instant::now());
         self.send_until(&window, first, window.to).await?;
+        self.wait_for_one(before, &window).await?;
         let seconds = began.elapsed().as_secs_f64();
         let cpu = cpu.used()?.as_secs_f64();
         let bytes = (self.acknowledged - before) as f64 * self.load.batch_bytes as f64;
@@ -81,6 +82,16 @@ impl Client<'_> {
             mb_per_second: bytes / seconds / 1e6,
             cpu_seconds_per_gb: cpu / (bytes / 1e9),
         })
+    }
+
+    /// A run in which nothing has been acknowledged lasts until something is: a slow machine has a
+    /// rate too.
+    async fn wait_for_one(&mut self, before: u64, window: &Window) -> Result<()> {
+        if self.acknowledged > before {
+            return Ok(());
+        }
+        ensure!(!self.open.is_empty(), "no batch was due while it counted");
+        self.take_one(window).await
     }
 
     /// Sends whatever is due and has room, until then.
@@ -140,12 +151,15 @@ impl Client<'_> {
 
     /// The run is over when all that it has sent is acknowledged.
     async fn drain(&mut self, window: &Window) -> Result<()> {
-        let deadline = Instant::now() + DRAIN;
         while !self.open.is_empty() {
-            let arrival = timeout_at(deadline, self.hub.receive()).await;
-            let arrival = arrival.context("the last batches are not acknowledged")??;
-            self.take(&arrival.frame, window)?;
+            self.take_one(window).await?;
         }
         Ok(())
+    }
+
+    async fn take_one(&mut self, window: &Window) -> Result<()> {
+        let arrival = timeout(DRAIN, self.hub.receive()).await;
+        let arrival = arrival.context("the last batches are not acknowledged")??;
+        self.take(&arrival.frame, window)
     }
 }

@@ -11,7 +11,7 @@ use highwater_log::storage::{
 use highwater_record::{Buffer, BufferPool};
 
 use super::Files;
-use crate::limits;
+use crate::limits::disk::make;
 
 /// A file, in bytes.
 const FILE_BYTES: u64 = 256 << 20;
@@ -65,14 +65,13 @@ impl Disk {
         let (mut storage, _) = RealStorage::open(directory, pool, Choice::Auto)?;
         let (file, idle) = match files {
             Files::Fresh => {
-                let file =
-                    limits::make(&mut storage, &name(0), FILE_BYTES, Preparation::Preallocate);
+                let file = make(&mut storage, &name(0), FILE_BYTES, Preparation::Preallocate);
                 (file?, VecDeque::new())
             }
             Files::Steady => {
-                let mut make =
-                    |nth| limits::make(&mut storage, &name(nth), FILE_BYTES, Preparation::Zero);
-                (make(0)?, VecDeque::from([make(1)?]))
+                let mut zeroed =
+                    |nth| make(&mut storage, &name(nth), FILE_BYTES, Preparation::Zero);
+                (zeroed(0)?, VecDeque::from([zeroed(1)?]))
             }
         };
         Ok(Disk {

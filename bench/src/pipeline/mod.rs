@@ -10,6 +10,7 @@
 mod client;
 mod disk;
 mod hub;
+mod link;
 mod node;
 mod setup;
 mod wire;
@@ -21,8 +22,9 @@ use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::latency::Percentiles;
-use crate::suite::Spread;
+use crate::spread::Spread;
 
+pub(crate) use link::measure as measure_link;
 pub use node::run as run_node;
 
 /// Files are multiples of this, batches too, so that each can be written past the page cache.
@@ -148,11 +150,12 @@ impl PipelineLoad {
 }
 
 /// Measures, in a temporary folder below `folder`, with processes that run `executable` with the
-/// words `node_words`, each of which has to call [`run_node`].
+/// words `node_words`, each of which has to call [`run_node`]. The client is in the runtime that
+/// this is called in, which should have one thread, as a node's has.
 ///
 /// # Errors
 /// When a process cannot be started or ends early, the disk fails, or the load cannot be sent.
-pub fn measure(
+pub async fn measure(
     executable: &Path,
     node_words: &[&str],
     folder: &Path,
@@ -160,16 +163,11 @@ pub fn measure(
 ) -> Result<PipelineReport> {
     load.check()?;
     let setup = setup::Setup::new(folder, load)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut servers = setup.start(executable, node_words)?;
-        let hub = setup.join(&mut servers).await?;
-        let pids: Vec<u32> = servers.iter().map(setup::Server::pid).collect();
-        tokio::select! {
-            measured = client::measure(hub, load, &pids) => measured,
-            ended = setup::first_to_end(&mut servers) => Err(ended),
-        }
-    })
+    let mut servers = setup.start(executable, node_words)?;
+    let hub = setup.join(&mut servers).await?;
+    let pids: Vec<u32> = servers.iter().map(setup::Server::pid).collect();
+    tokio::select! {
+        measured = client::measure(hub, load, &pids) => measured,
+        ended = setup::first_to_end(&mut servers) => Err(ended),
+    }
 }

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::disk::Disk;
 use super::hub::{Arrival, Hub};
-use super::setup::{Meeting, meet};
+use super::setup::{Meeting, meet, read_tls};
 use super::wire::{self, Batch};
 use super::{Role, Start};
 
@@ -39,7 +39,7 @@ pub fn run() -> Result<()> {
             events,
             pool,
             address,
-        } = meet(&start)?;
+        } = meet(read_tls(&start.folder)?, start.datagram_bytes)?;
         let disk = Disk::open(&start.folder.join("data"), start.files, pool)?;
         writeln!(std::io::stdout(), "{address}")?;
         let peers = lines.next().context("nobody says who the others are")??;

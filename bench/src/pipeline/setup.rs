@@ -85,7 +85,7 @@ impl Setup {
             events,
             address,
             ..
-        } = meet(own)?;
+        } = meet(read_tls(&own.folder)?, own.datagram_bytes)?;
         let mut addresses = vec![(own.role, address)];
         for (server, start) in servers.iter_mut().zip(&self.starts[1..]) {
             server.tell(&serde_json::to_string(start)?).await?;
@@ -132,14 +132,18 @@ pub(super) struct Meeting {
     pub(super) address: SocketAddr,
 }
 
-pub(super) fn meet(start: &Start) -> Result<Meeting> {
-    let [authority, certificate, key] = FILES.map(|name| start.folder.join(name));
+/// The credentials in a process's folder.
+pub(super) fn read_tls(folder: &Path) -> Result<PeerTls> {
+    let [authority, certificate, key] = FILES.map(|name| folder.join(name));
     let credentials = Credentials::read(&certificate, &key)?;
-    let tls = PeerTls::new(&Trust::read(&authority)?, &credentials)?;
+    Ok(PeerTls::new(&Trust::read(&authority)?, &credentials)?)
+}
+
+pub(super) fn meet(tls: PeerTls, datagram_bytes: u16) -> Result<Meeting> {
     let pool = BufferPool::new(Budget::new(MEMORY_BYTES), BLOCK_BYTES);
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = PeerConfig::new(listen, Boot(1), Vec::new(), pool.clone());
-    config.loopback_datagram_bytes_max = start.datagram_bytes;
+    config.loopback_datagram_bytes_max = datagram_bytes;
     let (endpoint, events) = PeerEndpoint::start(config, tls)?;
     let address = endpoint.local_addr();
     Ok(Meeting {

@@ -30,22 +30,27 @@ pub(super) fn trailer(number: u64, crc: u32) -> [u8; TRAILER_BYTES] {
 
 /// Takes a frame apart, and verifies it.
 pub(super) fn batch(frame: Buffer) -> Result<Batch> {
-    let len = frame.len().checked_sub(TRAILER_BYTES);
-    let len = len.filter(|len| len % BLOCK_BYTES == 0);
-    let len = len.with_context(|| format!("a frame of {} bytes is no batch", frame.len()))?;
-    let data = frame.slice(..len);
-    let (number, rest) = frame[len..].split_first_chunk().context("a number")?;
-    let (crc, _) = rest.split_first_chunk().context("a checksum")?;
-    let number = u64::from_le_bytes(*number);
+    let number = number(&frame)?;
+    let (data, trailer) = frame.split_at(frame.len() - TRAILER_BYTES);
+    let crc = trailer[8..].first_chunk().context("a checksum")?;
     ensure!(
-        crc32c(&data) == u32::from_le_bytes(*crc),
+        crc32c(data) == u32::from_le_bytes(*crc),
         "batch {number} has another checksum than when it was sent"
     );
     Ok(Batch {
         number,
-        data,
+        data: frame.slice(..data.len()),
         frame,
     })
+}
+
+/// The number of the batch in a frame, which is not verified.
+pub(super) fn number(frame: &[u8]) -> Result<u64> {
+    let len = frame.len().checked_sub(TRAILER_BYTES);
+    let len = len.filter(|len| len % BLOCK_BYTES == 0);
+    let len = len.with_context(|| format!("a frame of {} bytes is no batch", frame.len()))?;
+    let number = frame[len..].first_chunk().context("a number")?;
+    Ok(u64::from_le_bytes(*number))
 }
 
 /// Says that a batch is durable.
@@ -78,6 +83,8 @@ mod tests {
         assert_eq!((batch.number, batch.data.len()), (9, BLOCK_BYTES));
         let mut garbled = frame(9);
         garbled[17] ^= 1;
+        assert_eq!(number(&garbled).unwrap(), 9);
+        assert!(number(&garbled[1..]).is_err());
         assert!(super::batch(Buffer::from(garbled)).is_err());
         assert!(super::batch(Buffer::from(frame(9)[1..].to_vec())).is_err());
         assert!(super::batch(Buffer::from(vec![0; 3])).is_err());

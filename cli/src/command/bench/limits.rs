@@ -1,31 +1,67 @@
 //! `highwater bench limits`: what this machine can do without Highwater.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::{Subcommand, ValueEnum};
-use highwater_bench::limits;
-use highwater_bench::pipeline::{self, Files, PipelineLoad, PipelineReport};
+use clap::Subcommand;
+use highwater_bench::limits::{Ceiling, Limits, RUNS_MIN, disk, link, memory};
+use highwater_bench::pipeline;
 use serde_json::json;
 
-use super::{broken, percentiles_text, print_durability, seconds, spread_text, with_kind};
+use super::pipeline::PipelineArguments;
+use super::{broken, print_durability, seconds, spread_text};
 use crate::exit::Failure;
 use crate::print::Printer;
 
-/// The words that make a process one of the pipeline's nodes.
-const NODE_WORDS: [&str; 3] = ["bench", "limits", "pipeline-node"];
+/// The durability of what writes to no disk.
+const NONE: &str = "none: nothing is written to a disk";
+
+/// That of the disk's own figures.
+const SYNCED: &str = "each write to the disk is durable (synced) before the next";
 
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Arguments {
     #[command(subcommand)]
     action: Option<Action>,
+    /// Where to make a scratch directory, of 256 MiB: the disk to measure [default: none is].
+    #[arg(long, value_name = "FOLDER")]
+    dir: Option<PathBuf>,
     #[command(flatten)]
-    disk: Option<DiskArguments>,
+    runs: Runs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    /// Synced sequential writes, as the log makes them: files that were written before, and files that
+    /// are only allocated.
+    Disk {
+        /// Where to make a scratch directory, of 256 MiB.
+        #[arg(long, value_name = "FOLDER")]
+        dir: PathBuf,
+        #[command(flatten)]
+        runs: Runs,
+    },
+    /// Copying in memory, from one buffer of 256 MiB to another, in one thread.
+    Copy(Runs),
+    /// CRC-32C of batches of 1 MiB, by the function that records are checked with, in one thread:
+    /// of one that the caches hold, and of 256 MiB in memory.
+    Crc(Runs),
+    /// One TCP connection over loopback, both ends in this process, by writes of 64 KiB and of 1 MiB.
+    Tcp(Runs),
+    /// One link of two nodes over loopback, by QUIC, both ends in this process: batches of 1 MiB,
+    /// 8 MiB on their way, acknowledged when they have come.
+    #[command(after_help = "Examples:
+  highwater bench limits quic
+  highwater bench limits quic --datagram-bytes 8900")]
+    Quic {
+        /// The largest UDP payload, in bytes; may be repeated [default: 1452, as on Ethernet, and what
+        /// loopback takes].
+        #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..))]
+        datagram_bytes: Vec<u16>,
+        #[command(flatten)]
+        runs: Runs,
+    },
     /// The bare replicated path: a client, a leader and two followers, each a process, over the links
     /// and storages of a node; acknowledged when durable on two of three. No Raft, no records, no
     /// index: the ceiling of `bench cluster`.
@@ -40,132 +76,169 @@ enum Action {
 }
 
 #[derive(Debug, clap::Args)]
-struct DiskArguments {
-    /// Where to make a scratch directory, of 256 MiB.
-    #[arg(long, value_name = "FOLDER")]
-    dir: PathBuf,
+struct Runs {
     /// How often each is measured; the median counts.
-    #[arg(long, value_name = "N", default_value_t = limits::RUNS_MIN)]
+    #[arg(long, value_name = "N", default_value_t = RUNS_MIN)]
     runs: usize,
     /// How long a run takes at most, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     run_seconds: f64,
 }
 
-#[derive(Debug, clap::Args)]
-struct PipelineArguments {
-    /// Where to make a temporary folder, of 1.5 GiB. Memory is no disk: /tmp may be the wrong place.
-    #[arg(long, value_name = "FOLDER")]
-    dir: PathBuf,
-    /// A batch, in bytes: a multiple of 4096.
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
-    batch_bytes: usize,
-    /// How much is on its way at once, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
-    window_bytes: usize,
-    /// Batches a second [default: as many as are acknowledged].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    rate: Option<u32>,
-    /// The largest UDP payload, in bytes: 1452 as on Ethernet [default: what loopback takes].
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..))]
-    datagram_bytes: Option<u16>,
-    /// How the files are that batches are written to.
-    #[arg(long, value_enum, default_value_t = FilesName::Fresh)]
-    files: FilesName,
-    /// How often it is measured; the median counts.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-    runs: u16,
-    /// How long each run is counted, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 3.0, value_parser = seconds)]
-    seconds: f64,
-    /// How long nothing is counted before.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
-    warm_up: f64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FilesName {
-    /// Only allocated, as a node does for a partition that is written to fast
-    Fresh,
-    /// Written once before, and used again and again
-    Steady,
-}
-
-impl Arguments {
-    pub(super) fn run(self, printer: Printer) -> Result<(), Failure> {
-        match (self.action, self.disk) {
-            (Some(Action::Pipeline(arguments)), _) => arguments.run(printer),
-            (Some(Action::PipelineNode), _) => pipeline::run_node().map_err(|error| broken(&error)),
-            (None, Some(disk)) => disk.run(printer),
-            (None, None) => unreachable!("--dir is required where there is no subcommand"),
+impl Runs {
+    fn limits(&self) -> Limits {
+        Limits {
+            runs: self.runs,
+            run: Duration::from_secs_f64(self.run_seconds),
         }
     }
 }
 
-impl DiskArguments {
-    fn run(self, printer: Printer) -> Result<(), Failure> {
-        print_durability("each write is durable (synced) before the next", printer)?;
-        let limits = limits::Limits {
-            runs: self.runs,
-            run: Duration::from_secs_f64(self.run_seconds),
+impl Arguments {
+    pub(super) fn run(self, printer: Printer) -> Result<(), Failure> {
+        let Some(action) = self.action else {
+            return print_all(self.dir.as_deref(), &self.runs.limits(), printer);
         };
-        let measured = limits::measure(&self.dir, &limits, |limit| {
-            let printed = match limit {
-                Ok(limit) => printer.line(|| limit_text(&limit), || json!(limit)),
-                Err(reason) => printer.line(|| reason.clone(), || json!({ "passed_over": reason })),
-            };
-            printed.map_err(|failure| anyhow::anyhow!("{failure:?}"))
-        });
-        measured.map_err(|error| broken(&error))
+        match action {
+            Action::Disk { dir, runs } => {
+                print_durability(SYNCED, printer)?;
+                print_disk(&dir, &runs.limits(), printer)
+            }
+            Action::Copy(runs) => print_alone(runs.limits(), print_copy, printer),
+            Action::Crc(runs) => print_alone(runs.limits(), print_sums, printer),
+            Action::Tcp(runs) => print_alone(runs.limits(), print_tcp, printer),
+            Action::Quic {
+                datagram_bytes,
+                runs,
+            } => {
+                let datagrams = match datagram_bytes.is_empty() {
+                    true => link::DATAGRAMS.to_vec(),
+                    false => datagram_bytes,
+                };
+                print_durability(NONE, printer)?;
+                print_quic(&datagrams, &runs.limits(), printer)
+            }
+            Action::Pipeline(arguments) => arguments.run(printer),
+            Action::PipelineNode => pipeline::run_node().map_err(|error| broken(&error)),
+        }
     }
 }
 
-impl PipelineArguments {
-    fn run(self, printer: Printer) -> Result<(), Failure> {
-        let files = match self.files {
-            FilesName::Fresh => Files::Fresh,
-            FilesName::Steady => Files::Steady,
+/// All that need no processes; the disk too, where there is a folder on it.
+fn print_all(dir: Option<&Path>, limits: &Limits, printer: Printer) -> Result<(), Failure> {
+    match dir {
+        Some(dir) => {
+            print_durability(SYNCED, printer)?;
+            print_disk(dir, limits, printer)?;
+        }
+        None => {
+            print_durability(NONE, printer)?;
+            pass_over("disk: not measured; --dir names a folder on it", printer)?;
+        }
+    }
+    print_copy(limits, printer)?;
+    print_sums(limits, printer)?;
+    print_tcp(limits, printer)?;
+    print_quic(&link::DATAGRAMS, limits, printer)
+}
+
+fn print_alone(
+    limits: Limits,
+    print: impl FnOnce(&Limits, Printer) -> Result<(), Failure>,
+    printer: Printer,
+) -> Result<(), Failure> {
+    print_durability(NONE, printer)?;
+    print(&limits, printer)
+}
+
+fn print_disk(dir: &Path, limits: &Limits, printer: Printer) -> Result<(), Failure> {
+    let measured = disk::measure(dir, limits, |limit| {
+        let printed = match limit {
+            Ok(limit) => printer.line(|| disk_text(&limit), || json!(limit)),
+            Err(reason) => pass_over(&reason, printer),
         };
-        let name = self.files.to_possible_value();
-        let name = name.map_or_else(String::new, |name| name.get_name().to_owned());
-        let durability = format!(
-            "on disk (synced) on two of three before the acknowledgement; all share this machine \
-             and one disk; files {name}"
-        );
-        print_durability(&durability, printer)?;
-        let load = PipelineLoad {
-            batch_bytes: self.batch_bytes,
-            window_bytes: self.window_bytes,
-            rate: self.rate,
-            datagram_bytes: self.datagram_bytes,
-            files,
-            runs: usize::from(self.runs),
-            warm_up: Duration::from_secs_f64(self.warm_up),
-            duration: Duration::from_secs_f64(self.seconds),
-        };
-        let executable = std::env::current_exe()?;
-        let report = pipeline::measure(&executable, &NODE_WORDS, &self.dir, &load);
-        let report = report.map_err(|error| broken(&error))?;
-        printer.line(
-            || pipeline_text(&report),
-            || with_kind("pipeline", json!(report)),
-        )
+        printed.map_err(|failure| anyhow::anyhow!("{failure:?}"))
+    });
+    measured.map_err(|error| broken(&error))
+}
+
+/// What is not measured is named.
+fn pass_over(reason: &str, printer: Printer) -> Result<(), Failure> {
+    printer.line(|| reason.to_owned(), || json!({ "passed_over": reason }))
+}
+
+fn print_copy(limits: &Limits, printer: Printer) -> Result<(), Failure> {
+    print_ceiling(memory::copy(limits), printer)
+}
+
+fn print_sums(limits: &Limits, printer: Printer) -> Result<(), Failure> {
+    for bytes in [memory::CACHED_BYTES, memory::MEMORY_BYTES] {
+        print_ceiling(memory::sum(limits, bytes), printer)?;
+    }
+    Ok(())
+}
+
+fn print_tcp(limits: &Limits, printer: Printer) -> Result<(), Failure> {
+    for bytes in link::WRITES {
+        print_ceiling(link::tcp(limits, bytes), printer)?;
+    }
+    Ok(())
+}
+
+fn print_quic(datagrams: &[u16], limits: &Limits, printer: Printer) -> Result<(), Failure> {
+    for &bytes in datagrams {
+        print_ceiling(link::quic(limits, bytes), printer)?;
+    }
+    Ok(())
+}
+
+fn print_ceiling(measured: anyhow::Result<Ceiling>, printer: Printer) -> Result<(), Failure> {
+    let ceiling = measured.map_err(|error| broken(&error))?;
+    printer.line(|| ceiling_text(&ceiling), || json!(ceiling))
+}
+
+pub(super) fn ceiling_text(ceiling: &Ceiling) -> String {
+    match ceiling {
+        Ceiling::MemoryCopy {
+            buffer_bytes: bytes,
+            gb_per_second: rate,
+            ..
+        } => format!(
+            "copy     {bytes:>9} bytes of memory: {} GB/s",
+            spread_text(rate)
+        ),
+        Ceiling::Crc32c {
+            buffer_bytes: bytes,
+            gb_per_second: rate,
+            ..
+        } => format!(
+            "crc-32c  {bytes:>9} bytes of memory: {} GB/s",
+            spread_text(rate)
+        ),
+        Ceiling::Tcp {
+            write_bytes: bytes,
+            mb_per_second: rate,
+            cpu_seconds_per_gb: cpu,
+            ..
+        } => format!(
+            "tcp      {bytes:>9} bytes a write: {} MB/s; CPU seconds per GB, both ends: {}",
+            spread_text(rate),
+            spread_text(cpu),
+        ),
+        Ceiling::Quic {
+            datagram_bytes: bytes,
+            mb_per_second: rate,
+            cpu_seconds_per_gb: cpu,
+            ..
+        } => format!(
+            "quic     {bytes:>9} bytes a datagram: {} MB/s; CPU seconds per GB, both ends: {}",
+            spread_text(rate),
+            spread_text(cpu),
+        ),
     }
 }
 
-fn pipeline_text(report: &PipelineReport) -> String {
-    format!(
-        "pipeline  batches of {} bytes, datagrams of up to {}: {} MB/s; CPU seconds per GB, all four \
-         processes: {}; latency {}",
-        report.batch_bytes,
-        report.datagram_bytes,
-        spread_text(&report.mb_per_second),
-        spread_text(&report.cpu_seconds_per_gb),
-        percentiles_text(&report.latency),
-    )
-}
-
-pub(super) fn limit_text(limit: &limits::Limit) -> String {
+pub(super) fn disk_text(limit: &disk::Limit) -> String {
     let mb = |bytes: u64| bytes / 1_000_000;
     format!(
         "{:<8} {:<8} {:>7} bytes: {:>5} MB/s (of {} runs {} to {}), p50 {} us, p99 {} us",

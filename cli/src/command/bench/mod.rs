@@ -1,22 +1,23 @@
 //! `highwater bench`: how fast a disk and a cluster are, and under which durability.
 
+mod cluster;
 mod compare;
 mod end_to_end;
 mod limits;
+mod pipeline;
 
-use std::path::PathBuf;
+use std::future::Future;
 use std::time::Duration;
 
 use clap::Subcommand;
-use highwater_bench::suite::{self, Figure, Spread, Suite};
 use highwater_bench::{
-    Batching, ConsumeLoad, Percentiles, ProduceLoad, ProduceReport, consume, produce,
+    Batching, ConsumeLoad, Percentiles, ProduceLoad, ProduceReport, Spread, consume, produce,
 };
 use highwater_client::{AdminError, Client, Compression, ErrorCode, NewTopic, TopicName};
 use serde_json::{Value, json};
 
 use super::produce::codec;
-use crate::cluster::{ClusterArguments, TransportName, topic_name};
+use crate::cluster::{ClusterArguments, topic_name};
 use crate::exit::{Failure, Kind};
 use crate::interrupt;
 use crate::print::Printer;
@@ -33,11 +34,12 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// The ceilings of this machine: synced sequential writes, as the log makes them, and the bare
-    /// replicated path.
+    /// The ceilings of this machine: synced sequential writes, as the log makes them, copies and
+    /// checksums in memory, TCP and QUIC over loopback; and the bare replicated path.
     #[command(after_help = "Examples:
   highwater bench limits --dir /var/lib/highwater
   highwater --json bench limits --dir . --runs 9
+  highwater bench limits quic
   highwater bench limits pipeline --dir .")]
     Limits(limits::Arguments),
     /// Start a cluster of processes in a temporary folder, and measure the disk and the cluster in
@@ -45,7 +47,7 @@ enum Action {
     #[command(after_help = "Examples:
   highwater bench cluster
   highwater bench cluster --dir /var/lib --runs 9 --rate 1000 --rate 20000 --transport tcp")]
-    Cluster(SuiteArguments),
+    Cluster(cluster::Arguments),
     /// Send random records as fast as they are acknowledged, or at a fixed rate.
     #[command(after_help = "Examples:
   highwater bench produce --partitions 6 --record-bytes 1024 --seconds 30
@@ -71,43 +73,6 @@ enum Action {
         #[command(flatten)]
         measured: Measured,
     },
-}
-
-#[derive(Debug, clap::Args)]
-struct SuiteArguments {
-    /// Where to make a temporary folder. Memory is no disk: /tmp may be the wrong place.
-    #[arg(long, value_name = "FOLDER", default_value = ".")]
-    dir: PathBuf,
-    /// How many nodes, each a process.
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
-    nodes: u16,
-    /// Set one option of all nodes, as in --set node.shards=2; may be repeated.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// How often each is measured; the median counts.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-    runs: u16,
-    /// How long each run is counted, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds)]
-    seconds: f64,
-    /// How long nothing is counted before.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
-    warm_up: f64,
-    /// The size of a record's value, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 1024)]
-    record_bytes: usize,
-    /// Partitions of a topic.
-    #[arg(long, value_name = "N", default_value_t = 6)]
-    partitions: u32,
-    /// How many producers send side by side.
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    producers: usize,
-    /// A rate for latency, in records a second; may be repeated.
-    #[arg(long, value_name = "N", default_values_t = [1_000, 20_000])]
-    rate: Vec<u32>,
-    /// How clients talk.
-    #[arg(long, value_enum, default_value_t = TransportName::Quic)]
-    transport: TransportName,
 }
 
 #[derive(Debug, clap::Args)]
@@ -215,100 +180,25 @@ impl Arguments {
         let printer = *printer;
         match self.action {
             Action::Limits(arguments) => arguments.run(printer),
-            Action::Cluster(arguments) => interrupt::run(|interrupt| async move {
-                tokio::select! {
-                    result = arguments.run(printer) => result,
-                    () = interrupt.wait() => Err(Failure::interrupted("interrupted")),
-                }
-            }),
-            Action::Produce(arguments) => interrupt::run(|interrupt| async move {
-                tokio::select! {
-                    result = arguments.run(printer) => result,
-                    () = interrupt.wait() => Err(Failure::interrupted("interrupted")),
-                }
-            }),
-            Action::EndToEnd(arguments) => interrupt::run(|interrupt| async move {
-                tokio::select! {
-                    result = arguments.run(printer) => result,
-                    () = interrupt.wait() => Err(Failure::interrupted("interrupted")),
-                }
-            }),
+            Action::Cluster(arguments) => interruptible(arguments.run(printer)),
+            Action::Produce(arguments) => interruptible(arguments.run(printer)),
+            Action::EndToEnd(arguments) => interruptible(arguments.run(printer)),
             Action::Compare(arguments) => arguments.run(printer),
-            Action::Consume { topic, measured } => interrupt::run(|interrupt| async move {
-                tokio::select! {
-                    result = run_consume(topic, measured, printer) => result,
-                    () = interrupt.wait() => Err(Failure::interrupted("interrupted")),
-                }
-            }),
+            Action::Consume { topic, measured } => {
+                interruptible(run_consume(topic, measured, printer))
+            }
         }
     }
 }
 
-impl SuiteArguments {
-    async fn run(self, printer: Printer) -> Result<(), Failure> {
-        let nodes = self.nodes;
-        let durability = format!(
-            "on disk (synced) on a quorum before the acknowledgement; {nodes} processes share this \
-             machine and one disk; files fresh"
-        );
-        print_durability(&durability, printer)?;
-        let suite = Suite {
-            runs: usize::from(self.runs),
-            duration: Duration::from_secs_f64(self.seconds),
-            warm_up: Duration::from_secs_f64(self.warm_up),
-            record_bytes: self.record_bytes,
-            partitions: self.partitions,
-            producers: self.producers,
-            rates: self.rate,
-            quic: self.transport == TransportName::Quic,
-        };
-        let executable = std::env::current_exe()?;
-        let show = |figure: Figure| {
-            let printed = printer.line(|| figure_text(&figure), || json!(figure));
-            printed.map_err(|failure| anyhow::anyhow!("{failure:?}"))
-        };
-        let done = suite::run(&executable, &self.dir, nodes, &self.set, &suite, show).await;
-        done.map_err(|error| broken(&error))
-    }
-}
-
-fn figure_text(figure: &Figure) -> String {
-    match figure {
-        Figure::Disk(limit) => format!("disk     {}", limits::limit_text(limit)),
-        Figure::Throughput {
-            mb_per_second,
-            server_cpu_seconds_per_gb: server,
-            client_cpu_seconds_per_gb: client,
-            ratio_to_disk,
-        } => format!(
-            "produce  {} MB/s; CPU seconds per GB: servers {}, client {}; all replicas together \
-             wrote {ratio_to_disk:.2} of the disk's rate",
-            spread_text(mb_per_second),
-            spread_text(server),
-            spread_text(client),
-        ),
-        Figure::Consume {
-            mb_per_second,
-            server_cpu_seconds_per_gb: server,
-        } => format!(
-            "consume  {} MB/s; CPU seconds per GB: servers {}",
-            spread_text(mb_per_second),
-            spread_text(server),
-        ),
-        Figure::Latency {
-            rate,
-            p50_ms,
-            p99_ms,
-            p999_ms,
-            ratio_to_disk,
-        } => format!(
-            "latency  at {rate} records/s: p50 {} ms, p99 {} ms, p99.9 {} ms; p50 is \
-             {ratio_to_disk:.1} synced writes of 4 KiB",
-            spread_text(p50_ms),
-            spread_text(p99_ms),
-            spread_text(p999_ms),
-        ),
-    }
+/// Runs it until it ends or is interrupted.
+fn interruptible(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    interrupt::run(|interrupt| async move {
+        tokio::select! {
+            result = command => result,
+            () = interrupt.wait() => Err(Failure::interrupted("interrupted")),
+        }
+    })
 }
 
 fn spread_text(spread: &Spread) -> String {

@@ -11,25 +11,14 @@ use highwater_log::storage::{
 use highwater_record::{Budget, Buffer, BufferPool};
 use serde::Serialize;
 
+use super::{Limits, per_second};
 use crate::latency::{Latencies, Percentiles};
 
 /// The sizes of writes, in bytes.
 pub const SIZES: [usize; 3] = [4 << 10, 64 << 10, 1 << 20];
 
-/// The fewest runs from which a median and a spread are worth reporting.
-pub const RUNS_MIN: usize = 5;
-
 /// The file of a run, in bytes, written at most once.
 const FILE_BYTES: u64 = 256 << 20;
-
-/// What to measure.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// How often; at least [`RUNS_MIN`].
-    pub runs: usize,
-    /// How long each run takes, unless its file is full before.
-    pub run: Duration,
-}
 
 /// One storage, preparation and size.
 #[derive(Debug, Clone, Serialize)]
@@ -63,9 +52,7 @@ pub fn measure(
     limits: &Limits,
     mut show: impl FnMut(Result<Limit, String>) -> Result<()>,
 ) -> Result<()> {
-    if limits.runs < RUNS_MIN {
-        bail!("{} runs are too few: at least {RUNS_MIN}", limits.runs);
-    }
+    limits.check()?;
     let scratch = tempfile::tempdir_in(folder)
         .with_context(|| format!("cannot make a directory in {}", folder.display()))?;
     for (name, choice) in [("uring", Choice::Uring), ("portable", Choice::Portable)] {
@@ -175,14 +162,9 @@ fn one(storage: &mut RealStorage, op: Op) -> Result<Output> {
     Ok(completion.result?)
 }
 
-/// How many a second.
-pub(crate) fn per_second(count: u64, elapsed: Duration) -> u64 {
-    let rate = u128::from(count) * 1_000_000_000 / elapsed.as_nanos().max(1);
-    u64::try_from(rate).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::RUNS_MIN;
     use super::*;
 
     #[test]

@@ -1,0 +1,114 @@
+//! The path's first hop alone: the client, and a receiver in another thread that acknowledges what
+//! has come. No disk, no followers.
+
+use std::net::SocketAddr;
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use highwater_net::peer::Lane;
+use highwater_net::{ClusterCa, ClusterId, Incarnation, NodeIdentity, PeerTls};
+use tokio::sync::oneshot;
+
+use super::hub::{Hub, node_id};
+use super::setup::{Meeting, datagram_bytes, meet, peers};
+use super::{PipelineLoad, PipelineReport, Role, client, wire};
+
+/// Measures a link alone.
+///
+/// # Errors
+/// When the two do not meet, or the load cannot be sent.
+pub(crate) fn measure(load: &PipelineLoad) -> Result<PipelineReport> {
+    load.check()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let [own, other] = credentials()?;
+        let meeting = meet(own, datagram_bytes(load))?;
+        let (tell, told) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let receiver = Receiver {
+            tls: other,
+            datagram_bytes: datagram_bytes(load),
+            client: meeting.address,
+            tell,
+            ended,
+        };
+        let receiving = thread::spawn(move || receiver.run());
+        let measured = send(meeting, told, load).await;
+        drop(end);
+        let received = receiving.join();
+        let received = received.map_err(|_| anyhow!("the receiver has panicked"))?;
+        // Why the receiver has failed says more than that the link has ended.
+        measured.or_else(|error| received.and(Err(error)))
+    })
+}
+
+/// Those of the client and of the receiver.
+fn credentials() -> Result<[PeerTls; 2]> {
+    let cluster = ClusterId::random()?;
+    let ca = ClusterCa::generate(cluster)?;
+    let issue = |role| -> Result<PeerTls> {
+        let identity = NodeIdentity {
+            cluster,
+            node: node_id(role),
+            incarnation: Incarnation::random()?,
+        };
+        Ok(PeerTls::new(&ca.trust(), &ca.issue_node(&identity)?)?)
+    };
+    Ok([issue(Role::Client)?, issue(Role::Leader)?])
+}
+
+async fn send(
+    meeting: Meeting,
+    address: oneshot::Receiver<SocketAddr>,
+    load: &PipelineLoad,
+) -> Result<PipelineReport> {
+    let address = address.await.context("the receiver has ended")?;
+    client::measure(join(meeting, Role::Leader, address).await?, load, &[]).await
+}
+
+/// Waits for the link with the one other.
+async fn join(meeting: Meeting, other: Role, address: SocketAddr) -> Result<Hub> {
+    let other = peers(&[(other.number(), address.to_string())])?;
+    meeting.endpoint.set_peers(&other);
+    let mut hub = Hub::new(meeting.endpoint, meeting.events);
+    hub.wait_for(1).await?;
+    Ok(hub)
+}
+
+struct Receiver {
+    tls: PeerTls,
+    datagram_bytes: u16,
+    client: SocketAddr,
+    tell: oneshot::Sender<SocketAddr>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Receiver {
+    fn run(self) -> Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let meeting = meet(self.tls, self.datagram_bytes)?;
+            if self.tell.send(meeting.address).is_err() {
+                return Ok(());
+            }
+            tokio::select! {
+                _ = self.ended => Ok(()),
+                failed = acknowledge(meeting, self.client) => failed,
+            }
+        })
+    }
+}
+
+async fn acknowledge(meeting: Meeting, client: SocketAddr) -> Result<()> {
+    let mut hub = join(meeting, Role::Client, client).await?;
+    loop {
+        let arrival = hub.receive().await?;
+        let number = wire::number(&arrival.frame)?;
+        let chunks = [wire::acknowledgement(number)];
+        hub.send(Role::Client, Lane::Control, &chunks)?;
+    }
+}

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use highwater_net::peer::Lane;
 use highwater_record::crc32c;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::backlog::Backlog;
 use super::hub::Hub;
 use super::{PipelineLoad, PipelineReport, Role, setup, wire};
 use crate::cpu::CpuMeter;
@@ -23,6 +23,7 @@ struct Run {
 
 struct Client<'a> {
     hub: Hub,
+    backlog: Backlog,
     load: &'a PipelineLoad,
     body: Bytes,
     crc: u32,
@@ -38,6 +39,7 @@ pub(super) async fn measure(hub: Hub, load: &PipelineLoad, pids: &[u32]) -> Resu
     fastrand::Rng::with_seed(1).fill(&mut body);
     let mut client = Client {
         hub,
+        backlog: Backlog::new(Role::Leader),
         load,
         crc: crc32c(&body),
         body: Bytes::from(body),
@@ -134,8 +136,8 @@ impl Client<'_> {
         };
         self.open.insert(number, intended);
         let trailer = Bytes::copy_from_slice(&wire::trailer(number, self.crc));
-        let chunks = [self.body.clone(), trailer];
-        self.hub.send(Role::Leader, Lane::Append, &chunks)
+        self.backlog
+            .push(vec![self.body.clone(), trailer], &self.hub)
     }
 
     fn take(&mut self, frame: &[u8], window: &Window) -> Result<()> {
@@ -143,6 +145,7 @@ impl Client<'_> {
         let intended = self.open.remove(&number);
         let intended = intended.with_context(|| format!("batch {number} was not open"))?;
         self.acknowledged += 1;
+        self.backlog.forward(&self.hub)?;
         if window.holds(intended) {
             self.latencies.record(intended.elapsed());
         }

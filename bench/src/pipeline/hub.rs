@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use highwater_net::NodeId;
-use highwater_net::peer::{Lane, PeerEndpoint, PeerEvent, PeerEvents, SessionNumber};
+use highwater_net::peer::{Lane, PeerEndpoint, PeerEvent, PeerEvents, SendError, SessionNumber};
 use highwater_record::Buffer;
 use tokio::time::timeout;
 
@@ -89,8 +89,19 @@ impl Hub {
     }
 
     pub(super) fn send(&self, to: Role, lane: Lane, chunks: &[Bytes]) -> Result<()> {
+        match self.send_if_room(to, lane, chunks)? {
+            true => Ok(()),
+            false => bail!("no room for a frame on lane {lane:?} to {to:?}"),
+        }
+    }
+
+    /// Whether there was room for it.
+    pub(super) fn send_if_room(&self, to: Role, lane: Lane, chunks: &[Bytes]) -> Result<bool> {
         let node = node_id(to);
         let session = self.up.get(&node).context("its link stands")?;
-        Ok(self.endpoint.send(node, *session, lane, chunks)?)
+        match self.endpoint.send(node, *session, lane, chunks) {
+            Err(SendError::OutboxFull { .. }) => Ok(false),
+            sent => Ok(sent.map(|()| true)?),
+        }
     }
 }

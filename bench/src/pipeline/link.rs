@@ -77,6 +77,23 @@ async fn join(meeting: Meeting, other: Role, address: SocketAddr) -> Result<Hub>
     Ok(hub)
 }
 
+/// A client's end and a receiver's, in one runtime.
+#[cfg(test)]
+pub(super) async fn joined() -> Result<(Hub, Hub)> {
+    use highwater_net::peer::LOOPBACK_DATAGRAM_BYTES_MAX;
+    let mut meetings = Vec::new();
+    for tls in credentials()? {
+        meetings.push(meet(tls, LOOPBACK_DATAGRAM_BYTES_MAX)?);
+    }
+    let [receiver, client] = [meetings.pop(), meetings.pop()].map(|it| it.context("there are two"));
+    let (client, receiver) = (client?, receiver?);
+    let (own, other) = (client.address, receiver.address);
+    tokio::try_join!(
+        join(client, Role::Leader, other),
+        join(receiver, Role::Client, own)
+    )
+}
+
 struct Receiver {
     tls: PeerTls,
     datagram_bytes: u16,

@@ -7,6 +7,7 @@
 //! receives it verifies its checksum. On each machine its bytes are copied once, by the link,
 //! from QUIC's packets into the buffer that goes to the disk and to the followers.
 
+mod backlog;
 mod client;
 mod disk;
 mod hub;

@@ -10,6 +10,7 @@ use highwater_net::peer::Lane;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
 
+use super::backlog::Backlog;
 use super::disk::Disk;
 use super::hub::{Arrival, Hub};
 use super::setup::{Meeting, meet, read_tls};
@@ -54,6 +55,7 @@ pub fn run() -> Result<()> {
             role: start.role,
             hub,
             disk,
+            backlogs: [0, 1].map(|nth| Backlog::new(Role::Follower(nth))),
             copies: Copies::default(),
         };
         node.serve(end_of_input()).await
@@ -74,6 +76,7 @@ struct Node {
     role: Role,
     hub: Hub,
     disk: Disk,
+    backlogs: [Backlog; 2],
     copies: Copies,
 }
 
@@ -122,7 +125,9 @@ impl Node {
         match (arrival.lane, self.role) {
             (Lane::Append, _) => self.take_batch(wire::batch(arrival.frame)?),
             (Lane::Control, Role::Leader) => {
-                self.copy_is_durable(wire::acknowledged(&arrival.frame)?)
+                self.copy_is_durable(wire::acknowledged(&arrival.frame)?)?;
+                let mut backlogs = self.backlogs.iter_mut();
+                backlogs.try_for_each(|backlog| backlog.forward(&self.hub))
             }
             (lane, role) => bail!("{role:?} is sent something on lane {lane:?}"),
         }
@@ -130,9 +135,9 @@ impl Node {
 
     fn take_batch(&mut self, batch: Batch) -> Result<()> {
         if self.role == Role::Leader {
-            let frame = [Bytes::from(batch.frame)];
-            for nth in 0..2 {
-                self.hub.send(Role::Follower(nth), Lane::Append, &frame)?;
+            let frame = Bytes::from(batch.frame);
+            for backlog in &mut self.backlogs {
+                backlog.push(vec![frame.clone()], &self.hub)?;
             }
         }
         self.disk.write(batch.number, batch.data);

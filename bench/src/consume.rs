@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use highwater_client::{Client, Offset, StartAt, TopicName, TopicPartition};
 use serde::Serialize;
 
-use crate::cpu::CpuMeter;
+use crate::cpu::Cpus;
 use crate::limits::per_second;
 use crate::offsets::offset;
 
@@ -54,8 +54,7 @@ pub async fn consume(client: &Client, load: &ConsumeLoad) -> Result<ConsumeRepor
             .assign(partition.clone(), StartAt::Earliest)
             .await?;
     }
-    let client_cpu = CpuMeter::start(&[std::process::id()])?;
-    let server_cpu = CpuMeter::start(&load.server_pids)?;
+    let cpus = Cpus::start(&load.server_pids)?;
     let start = Instant::now();
     let (mut records, mut bytes) = (0_u64, 0_u64);
     while !ends.is_empty() {
@@ -75,18 +74,16 @@ pub async fn consume(client: &Client, load: &ConsumeLoad) -> Result<ConsumeRepor
         }
     }
     let elapsed = start.elapsed();
-    let per_gb = |used: Duration| used.as_secs_f64() * 1e9 / (bytes.max(1) as f64);
+    let used = cpus.used()?;
+    let gigabytes = bytes.max(1) as f64 / 1e9;
     Ok(ConsumeReport {
         records,
         bytes,
         seconds: elapsed.as_secs_f64(),
         records_per_second: per_second(records, elapsed),
         bytes_per_second: per_second(bytes, elapsed),
-        client_cpu_seconds_per_gb: per_gb(client_cpu.used()?),
-        server_cpu_seconds_per_gb: match load.server_pids.is_empty() {
-            true => None,
-            false => Some(per_gb(server_cpu.used()?)),
-        },
+        client_cpu_seconds_per_gb: used.client_per(gigabytes),
+        server_cpu_seconds_per_gb: used.servers_per(gigabytes),
     })
 }
 

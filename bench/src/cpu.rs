@@ -37,6 +37,50 @@ impl CpuMeter {
     }
 }
 
+/// Adds up that of this process and that of a cluster's from now on.
+#[derive(Debug)]
+pub(crate) struct Cpus {
+    client: CpuMeter,
+    /// Nothing, if no process was named.
+    servers: Option<CpuMeter>,
+}
+
+/// What they have used.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Used {
+    client: Duration,
+    servers: Option<Duration>,
+}
+
+impl Cpus {
+    pub(crate) fn start(server_pids: &[u32]) -> Result<Cpus> {
+        let is_any = !server_pids.is_empty();
+        Ok(Cpus {
+            client: CpuMeter::start(&[std::process::id()])?,
+            servers: is_any.then(|| CpuMeter::start(server_pids)).transpose()?,
+        })
+    }
+
+    pub(crate) fn used(&self) -> Result<Used> {
+        Ok(Used {
+            client: self.client.used()?,
+            servers: self.servers.as_ref().map(CpuMeter::used).transpose()?,
+        })
+    }
+}
+
+impl Used {
+    /// Seconds of this process for each of so many of something.
+    pub(crate) fn client_per(&self, count: f64) -> f64 {
+        self.client.as_secs_f64() / count
+    }
+
+    /// The same of the cluster's.
+    pub(crate) fn servers_per(&self, count: f64) -> Option<f64> {
+        Some(self.servers?.as_secs_f64() / count)
+    }
+}
+
 fn used(pid: u32) -> Result<Duration> {
     let path = format!("/proc/{pid}/stat");
     let text = std::fs::read_to_string(&path).with_context(|| format!("process {pid}: {path}"))?;

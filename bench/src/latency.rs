@@ -45,6 +45,12 @@ impl Latencies {
         self.histogram.saturating_record(micros.max(1));
     }
 
+    /// These too.
+    pub(crate) fn merge(&mut self, other: &Latencies) {
+        let added = self.histogram.add(&other.histogram);
+        added.expect("all have the same bounds");
+    }
+
     /// How many there were.
     #[must_use]
     pub fn count(&self) -> u64 {

@@ -1,22 +1,19 @@
 //! Producing as fast as it goes, or at a fixed rate.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use highwater_client::{Client, Delivery, ProduceError, Producer, Record, TopicName};
+use anyhow::{Result, bail};
+use highwater_client::{Client, TopicName};
 use serde::Serialize;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::Instant;
 
-use crate::batching::{Batching, WAITING_MAX};
-use crate::cpu::CpuMeter;
-use crate::latency::{Latencies, Percentiles};
+use crate::batching::Batching;
+use crate::counted::Counting;
+use crate::cpu::Cpus;
+use crate::latency::Percentiles;
 use crate::limits::per_second;
-use crate::noise::{Noise, RECORD_BYTES_MAX};
-use crate::pace::{DRAIN, Window, due};
+use crate::pace::Window;
+use crate::producers::Producers;
 
 /// What to send.
 #[derive(Debug, Clone)]
@@ -69,50 +66,17 @@ pub struct ProduceReport {
 /// # Errors
 /// When a record is not acknowledged, or nothing is while it counts.
 pub async fn produce(client: &Client, load: &ProduceLoad) -> Result<ProduceReport> {
-    if load.producers == 0 || load.record_bytes > RECORD_BYTES_MAX {
-        bail!("at least one producer, and records of at most {RECORD_BYTES_MAX} bytes");
-    }
-    let noise = Noise::new(load.seed);
-    let start = Instant::now();
-    let window = Window::new(start, load.warm_up, load.duration);
-    let counted = Arc::new(Mutex::new(Counted::default()));
-    let mut tasks = JoinSet::new();
-    for number in 0..load.producers {
-        let sending = Sending {
-            producer: load.batching.producer(client),
-            load: load.clone(),
-            noise: noise.clone(),
-            number,
-            window,
-            counted: Arc::clone(&counted),
-        };
-        tasks.spawn(sending.run());
-    }
-    tokio::select! {
-        () = sleep_until(window.from) => {}
-        failed = failure(&mut tasks) => return Err(failed),
-    }
-    let client_cpu = CpuMeter::start(&[std::process::id()])?;
-    let server_cpu = CpuMeter::start(&load.server_pids)?;
-    tokio::select! {
-        () = sleep_until(window.to) => {}
-        failed = failure(&mut tasks) => return Err(failed),
-    }
-    let (client_used, server_used) = (client_cpu.used()?, server_cpu.used()?);
-    let drained = timeout(DRAIN, async {
-        while let Some(ended) = tasks.join_next().await {
-            ended??;
-        }
-        anyhow::Ok(())
-    });
-    drained
-        .await
-        .context("the last records are not acknowledged")??;
-    let counted = lock(&counted);
+    let window = Window::new(Instant::now(), load.warm_up, load.duration);
+    let mut producers = Producers::start(client, load, Counting::new(window, load), None)?;
+    producers.until(window.from).await?;
+    let cpus = Cpus::start(&load.server_pids)?;
+    producers.until(window.to).await?;
+    let used = cpus.used()?;
+    let (counted, _) = producers.drain().await?;
     if counted.records == 0 {
         bail!("nothing was acknowledged within {:?}", load.duration);
     }
-    let per_gb = |used: Duration| used.as_secs_f64() * 1e9 / (counted.bytes.max(1) as f64);
+    let gigabytes = counted.bytes.max(1) as f64 / 1e9;
     Ok(ProduceReport {
         records: counted.records,
         bytes: counted.bytes,
@@ -120,117 +84,7 @@ pub async fn produce(client: &Client, load: &ProduceLoad) -> Result<ProduceRepor
         records_per_second: per_second(counted.records, load.duration),
         bytes_per_second: per_second(counted.bytes, load.duration),
         latency: counted.latencies.percentiles(),
-        client_cpu_seconds_per_gb: per_gb(client_used),
-        server_cpu_seconds_per_gb: (!load.server_pids.is_empty()).then(|| per_gb(server_used)),
+        client_cpu_seconds_per_gb: used.client_per(gigabytes),
+        server_cpu_seconds_per_gb: used.servers_per(gigabytes),
     })
-}
-
-/// Waits until a producer fails. None ends well before the load does.
-async fn failure(tasks: &mut JoinSet<Result<()>>) -> anyhow::Error {
-    loop {
-        match tasks.join_next().await {
-            Some(Ok(Err(error))) => return error,
-            Some(Err(error)) => return error.into(),
-            Some(Ok(Ok(()))) => {}
-            None => return anyhow::anyhow!("all producers have ended early"),
-        }
-    }
-}
-
-#[derive(Debug, Default)]
-struct Counted {
-    records: u64,
-    bytes: u64,
-    latencies: Latencies,
-}
-
-fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {
-    counted.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// A record on its way, and when it was to be sent.
-type Waiting = (Instant, Delivery);
-
-/// One producer.
-struct Sending {
-    producer: Producer,
-    load: ProduceLoad,
-    noise: Noise,
-    number: usize,
-    window: Window,
-    counted: Arc<Mutex<Counted>>,
-}
-
-impl Sending {
-    async fn run(self) -> Result<()> {
-        // Acknowledgements of a partition come in order, those of different ones do not.
-        let mut partitions: BTreeMap<u32, mpsc::Sender<Waiting>> = BTreeMap::new();
-        let mut collectors: JoinSet<Result<(), ProduceError>> = JoinSet::new();
-        for sent in 0_u64.. {
-            let intended = self.intended(sent).await;
-            if intended >= self.window.to {
-                break;
-            }
-            let delivery = self.producer.send(self.record(sent)).await?;
-            let partition = delivery.partition().partition;
-            let sender = partitions.entry(partition).or_insert_with(|| {
-                let (sender, arriving) = mpsc::channel(WAITING_MAX);
-                collectors.spawn(self.collector(arriving));
-                sender
-            });
-            if sender.send((intended, delivery)).await.is_err() {
-                break;
-            }
-        }
-        drop(partitions);
-        self.producer.flush().await;
-        while let Some(ended) = collectors.join_next().await {
-            ended??;
-        }
-        Ok(())
-    }
-
-    /// When the next record is to be sent; waits for that. The timer ticks every millisecond, so
-    /// at a fixed rate up to one of the latency is its.
-    async fn intended(&self, sent: u64) -> Instant {
-        let Some(rate) = self.load.rate else {
-            return Instant::now();
-        };
-        let producers = u64::try_from(self.load.producers).unwrap_or(u64::MAX);
-        let number = u64::try_from(self.number).unwrap_or(u64::MAX);
-        let intended = self.window.start + due(sent * producers + number, rate);
-        if intended > Instant::now() {
-            sleep_until(intended).await;
-        }
-        intended
-    }
-
-    fn record(&self, sent: u64) -> Record {
-        Record::new(&self.load.topic).value(self.noise.value(sent, self.load.record_bytes))
-    }
-
-    fn collector(
-        &self,
-        mut arriving: mpsc::Receiver<Waiting>,
-    ) -> impl Future<Output = Result<(), ProduceError>> + use<> {
-        let (window, counted) = (self.window, Arc::clone(&self.counted));
-        let (bytes, is_open_loop) = (self.load.record_bytes, self.load.rate.is_some());
-        async move {
-            while let Some((intended, delivery)) = arriving.recv().await {
-                delivery.await?;
-                let now = Instant::now();
-                let mut counted = lock(&counted);
-                if window.holds(now) {
-                    counted.records += 1;
-                    counted.bytes += u64::try_from(bytes).unwrap_or(u64::MAX);
-                }
-                // At a fixed rate the late ones count too: those that were to be sent in time.
-                let counts = if is_open_loop { intended } else { now };
-                if window.holds(counts) {
-                    counted.latencies.record(now - intended);
-                }
-            }
-            Ok(())
-        }
-    }
 }

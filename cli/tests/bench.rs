@@ -65,6 +65,35 @@ fn every_record_that_was_to_be_sent_is_read_and_two_runs_can_be_compared() {
     );
 }
 
+#[test]
+fn what_is_sent_is_read_at_the_tail_meanwhile() {
+    let dev = Dev::start(1, &[]);
+    let short = ["--seconds", "1", "--warm-up", "0.3", "--record-bytes", "64"];
+    let several = ["--producers", "2", "--consumers", "3"];
+    for rate in [&["--rate", "500"][..], &[]] {
+        let printed = bench(&dev, &[&["mixed"], rate, &several, &short].concat());
+        let [_, report] = &lines(&printed)[..] else {
+            panic!("{printed:?}");
+        };
+        assert_eq!(report["kind"], "mixed");
+        for side in ["produced", "consumed"] {
+            let side = &report[side];
+            let records = side["records"].as_u64().unwrap();
+            assert!(records > 0, "{report}");
+            assert_eq!(side["bytes"], records * 64, "{report}");
+        }
+        let half = |of: &str| report[of]["p50_us"].as_u64().unwrap();
+        assert!(half("acknowledged") > 0 && half("read") > 0, "{report}");
+    }
+    let idle = ["bench", "mixed", "--consumers", "7"];
+    let refused = dev.run_with(&[&idle[..], &short].concat(), b"");
+    let stderr = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        !refused.status.success() && stderr.contains("cannot share 6 partitions"),
+        "{stderr}"
+    );
+}
+
 fn limits(arguments: &[&str]) -> Vec<Value> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
     command.args(["--json", "bench", "limits"]).args(arguments);

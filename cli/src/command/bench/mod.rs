@@ -4,6 +4,7 @@ mod cluster;
 mod compare;
 mod end_to_end;
 mod limits;
+mod mixed;
 mod pipeline;
 
 use std::future::Future;
@@ -59,6 +60,12 @@ enum Action {
   highwater bench end-to-end --rate 1000
   highwater --json bench end-to-end --rate 20000 --linger-ms 1 > after.json")]
     EndToEnd(end_to_end::Arguments),
+    /// Send records, as fast as they are acknowledged or at a fixed rate, and read them at the tail
+    /// meanwhile: what both sides get through, and the time from one to the other.
+    #[command(after_help = "Examples:
+  highwater bench mixed --producers 4 --consumers 2 --seconds 30
+  highwater bench mixed --rate 20000 --linger-ms 1")]
+    Mixed(mixed::Arguments),
     /// Put what two runs of `highwater --json bench` have printed side by side, with ratios.
     #[command(after_help = "Examples:
   highwater bench compare before.json after.json")]
@@ -183,6 +190,7 @@ impl Arguments {
             Action::Cluster(arguments) => interruptible(arguments.run(printer)),
             Action::Produce(arguments) => interruptible(arguments.run(printer)),
             Action::EndToEnd(arguments) => interruptible(arguments.run(printer)),
+            Action::Mixed(arguments) => interruptible(arguments.run(printer)),
             Action::Compare(arguments) => arguments.run(printer),
             Action::Consume { topic, measured } => {
                 interruptible(run_consume(topic, measured, printer))

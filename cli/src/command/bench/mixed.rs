@@ -1,0 +1,82 @@
+//! `highwater bench mixed`.
+
+use std::time::Duration;
+
+use highwater_bench::{MixedLoad, MixedReport, ProduceLoad, Side, mixed};
+use serde_json::json;
+
+use super::{Load, broken, megabytes, percentiles_text, server_text, with_kind};
+use crate::exit::Failure;
+use crate::print::Printer;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// How many producers send side by side.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    producers: usize,
+    /// How many consumers read side by side, each its share of the partitions.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    consumers: usize,
+    /// How long a batch waits for more, in milliseconds.
+    #[arg(long, value_name = "MS", default_value_t = 5)]
+    linger_ms: u64,
+    /// Records a second, of all producers together [default: as many as are acknowledged].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
+    #[command(flatten)]
+    load: Load,
+}
+
+impl Arguments {
+    pub(super) async fn run(self, printer: Printer) -> Result<(), Failure> {
+        let client = self.load.begin(printer).await?;
+        let (rate, batching) = (self.rate, self.load.batching(self.linger_ms));
+        let produce = ProduceLoad {
+            topic: self.load.topic,
+            record_bytes: self.load.record_bytes,
+            producers: self.producers,
+            batching,
+            rate,
+            warm_up: Duration::from_secs_f64(self.load.warm_up),
+            duration: Duration::from_secs_f64(self.load.seconds),
+            seed: self.load.seed,
+            server_pids: self.load.measured.server_pid,
+        };
+        let load = MixedLoad {
+            produce,
+            consumers: self.consumers,
+        };
+        let report = mixed(&client, &load).await;
+        let report = report.map_err(|error| broken(&error))?;
+        printer.line(
+            || text(&report),
+            || {
+                let mut object = with_kind("mixed", json!(report));
+                object["rate"] = json!(rate);
+                object
+            },
+        )
+    }
+}
+
+fn text(report: &MixedReport) -> String {
+    format!(
+        "produced {}, consumed {} over {:.0} s; acknowledged after {}; read after {}; CPU seconds \
+         per GB produced: client {:.2}{}",
+        side_text(&report.produced),
+        side_text(&report.consumed),
+        report.seconds,
+        percentiles_text(&report.acknowledged),
+        percentiles_text(&report.read),
+        report.client_cpu_seconds_per_gb,
+        server_text(report.server_cpu_seconds_per_gb),
+    )
+}
+
+fn side_text(side: &Side) -> String {
+    format!(
+        "{:.1} MB/s, {} records/s",
+        megabytes(side.bytes_per_second),
+        side.records_per_second
+    )
+}

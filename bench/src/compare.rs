@@ -183,6 +183,30 @@ mod tests {
     }
 
     #[test]
+    fn settings_tell_figures_apart_and_what_was_not_measured_is_none() {
+        let report = |datagram_bytes: u32, rate: u32, ratio: &str| {
+            let path = format!(
+                r#"{{"figure":"pipeline","datagram_bytes":{datagram_bytes},"files":"fresh","rate":null,"mb":{{"median":{rate}}}}}"#
+            );
+            let produce =
+                format!(r#"{{"figure":"throughput","mb":1,"ratio_to_pipeline":{ratio}}}"#);
+            format!("{path}\n{produce}")
+        };
+        let alike = compare(&report(1_452, 200, "0.5"), &report(1_452, 300, "null")).unwrap();
+        let rows = alike.figures.iter().map(|it| (it.of.as_str(), it.ratio));
+        let rows: Vec<_> = rows.collect();
+        assert_eq!(
+            rows,
+            [
+                ("fresh pipeline datagram_bytes=1452", Some(1.5)),
+                ("throughput", Some(1.0)),
+            ]
+        );
+        let other = compare(&report(1_452, 200, "0.5"), &report(65_000, 600, "0.5")).unwrap();
+        assert_eq!(other.alone.len(), 2, "{:?}", other.alone);
+    }
+
+    #[test]
     fn what_cannot_be_compared_is_refused() {
         let other = compare(FIRST, r#"{"kind":"consume","bytes_per_second":1}"#);
         assert!(other.unwrap_err().to_string().contains("in common"));

@@ -11,7 +11,7 @@ use highwater_net::peer::{LOOPBACK_DATAGRAM_BYTES_MAX, NETWORK_DATAGRAM_BYTES_MA
 
 use super::{Ceiling, Limits};
 use crate::cpu::CpuMeter;
-use crate::pipeline::{self, Files, PipelineLoad};
+use crate::pipeline::{self, PipelineLoad};
 use crate::spread::Spread;
 
 /// The sizes of writes to TCP, in bytes.
@@ -19,12 +19,6 @@ pub const WRITES: [usize; 2] = [64 << 10, 1 << 20];
 
 /// The largest UDP payloads of QUIC, in bytes: that of Ethernet, and what loopback takes.
 pub const DATAGRAMS: [u16; 2] = [NETWORK_DATAGRAM_BYTES_MAX, LOOPBACK_DATAGRAM_BYTES_MAX];
-
-/// What QUIC is given at once, in bytes.
-const BATCH_BYTES: usize = 1 << 20;
-
-/// How much QUIC is given before it is acknowledged, in bytes.
-const WINDOW_BYTES: usize = 8 << 20;
 
 /// What a run on its own costs.
 struct Run {
@@ -95,22 +89,20 @@ fn receive(mut from: TcpStream, read_bytes: usize) -> Result<f64> {
 }
 
 /// Sends over a link of two nodes, in datagrams of up to so many bytes; each batch is acknowledged
-/// when it has come.
+/// when it has come. This end is in the runtime that it is called in, the other one has its own.
 ///
 /// # Errors
 /// When there are too few runs, or the two do not meet.
-pub fn quic(limits: &Limits, datagram_bytes: u16) -> Result<Ceiling> {
+pub async fn quic(limits: &Limits, datagram_bytes: u16) -> Result<Ceiling> {
     limits.check()?;
-    let report = pipeline::measure_link(&PipelineLoad {
-        batch_bytes: BATCH_BYTES,
-        window_bytes: WINDOW_BYTES,
-        rate: None,
+    let load = PipelineLoad {
         datagram_bytes: Some(datagram_bytes),
-        files: Files::Fresh,
         runs: limits.runs,
         warm_up: warm_up(limits),
         duration: limits.run,
-    })?;
+        ..PipelineLoad::default()
+    };
+    let report = pipeline::measure_link(&load).await?;
     Ok(Ceiling::Quic {
         datagram_bytes,
         runs: limits.runs,
@@ -161,10 +153,10 @@ mod tests {
         }
     }
 
-    #[test]
-    fn quic_has_a_rate_by_its_datagrams() {
+    #[tokio::test]
+    async fn quic_has_a_rate_by_its_datagrams() {
         for datagram_bytes in DATAGRAMS {
-            check(&quic(&SHORT, datagram_bytes).unwrap());
+            check(&quic(&SHORT, datagram_bytes).await.unwrap());
         }
     }
 
@@ -178,10 +170,10 @@ mod tests {
         assert_eq!(receiving.join().unwrap().unwrap(), 12_345.0);
     }
 
-    #[test]
-    fn too_few_runs_are_refused() {
+    #[tokio::test]
+    async fn too_few_runs_are_refused() {
         let few = Limits { runs: 4, ..SHORT };
         assert!(tcp(&few, 1).is_err());
-        assert!(quic(&few, 1_452).is_err());
+        assert!(quic(&few, 1_452).await.is_err());
     }
 }

@@ -17,31 +17,26 @@ use super::{PipelineLoad, PipelineReport, Role, client, wire};
 ///
 /// # Errors
 /// When the two do not meet, or the load cannot be sent.
-pub(crate) fn measure(load: &PipelineLoad) -> Result<PipelineReport> {
+pub(crate) async fn measure(load: &PipelineLoad) -> Result<PipelineReport> {
     load.check()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let [own, other] = credentials()?;
-        let meeting = meet(own, datagram_bytes(load))?;
-        let (tell, told) = oneshot::channel();
-        let (end, ended) = oneshot::channel();
-        let receiver = Receiver {
-            tls: other,
-            datagram_bytes: datagram_bytes(load),
-            client: meeting.address,
-            tell,
-            ended,
-        };
-        let receiving = thread::spawn(move || receiver.run());
-        let measured = send(meeting, told, load).await;
-        drop(end);
-        let received = receiving.join();
-        let received = received.map_err(|_| anyhow!("the receiver has panicked"))?;
-        // Why the receiver has failed says more than that the link has ended.
-        measured.or_else(|error| received.and(Err(error)))
-    })
+    let [own, other] = credentials()?;
+    let meeting = meet(own, datagram_bytes(load))?;
+    let (tell, told) = oneshot::channel();
+    let (end, ended) = oneshot::channel();
+    let receiver = Receiver {
+        tls: other,
+        datagram_bytes: datagram_bytes(load),
+        client: meeting.address,
+        tell,
+        ended,
+    };
+    let receiving = thread::spawn(move || receiver.run());
+    let measured = send(meeting, told, load).await;
+    drop(end);
+    let received = receiving.join();
+    let received = received.map_err(|_| anyhow!("the receiver has panicked"))?;
+    // Why the receiver has failed says more than that the link has ended.
+    measured.or_else(|error| received.and(Err(error)))
 }
 
 /// Those of the client and of the receiver.

@@ -69,6 +69,22 @@ pub struct PipelineLoad {
     pub duration: Duration,
 }
 
+impl Default for PipelineLoad {
+    /// As much as is acknowledged, over what loopback takes, into files that are only allocated.
+    fn default() -> Self {
+        Self {
+            batch_bytes: 1 << 20,
+            window_bytes: 8 << 20,
+            rate: None,
+            datagram_bytes: None,
+            files: Files::Fresh,
+            runs: 5,
+            warm_up: Duration::from_secs(1),
+            duration: Duration::from_secs(3),
+        }
+    }
+}
+
 /// What the path can do.
 #[derive(Debug, Clone, Serialize)]
 pub struct PipelineReport {

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use highwater_bench::suite::{self, Figure, Suite};
+use highwater_bench::suite::{self, Figure, Processes, Suite};
 use serde_json::json;
 
+use super::pipeline::{NODE_WORDS, pipeline_text};
 use super::{broken, limits, print_durability, seconds, spread_text};
 use crate::cluster::TransportName;
 use crate::exit::Failure;
@@ -71,7 +72,11 @@ impl Arguments {
             let printed = printer.line(|| figure_text(&figure), || json!(figure));
             printed.map_err(|failure| anyhow::anyhow!("{failure:?}"))
         };
-        let done = suite::run(&executable, &self.dir, nodes, &self.set, &suite, show).await;
+        let processes = Processes {
+            executable: &executable,
+            node_words: &NODE_WORDS,
+        };
+        let done = suite::run(&processes, &self.dir, nodes, &self.set, &suite, show).await;
         done.map_err(|error| broken(&error))
     }
 }
@@ -79,23 +84,28 @@ impl Arguments {
 fn figure_text(figure: &Figure) -> String {
     match figure {
         Figure::Disk(limit) => format!("disk     {}", limits::disk_text(limit)),
+        Figure::Loopback(ceiling) => format!("loopback {}", limits::ceiling_text(ceiling)),
+        Figure::Pipeline(report) => format!("bare     {}", pipeline_text(report)),
         Figure::Throughput {
             mb_per_second,
             server_cpu_seconds_per_gb: server,
             client_cpu_seconds_per_gb: client,
             ratio_to_disk,
+            ratio_to_pipeline,
         } => format!(
-            "produce  {} MB/s; CPU seconds per GB: servers {}, client {}; all replicas together \
+            "produce  {} MB/s{}; CPU seconds per GB: servers {}, client {}; all replicas together \
              wrote {ratio_to_disk:.2} of the disk's rate",
             spread_text(mb_per_second),
+            ratio_to_pipeline.map_or_else(String::new, of_the_bare_path),
             spread_text(server),
             spread_text(client),
         ),
         Figure::Consume {
             mb_per_second,
             server_cpu_seconds_per_gb: server,
+            ratio_to_loopback,
         } => format!(
-            "consume  {} MB/s; CPU seconds per GB: servers {}",
+            "consume  {} MB/s, {ratio_to_loopback:.2} of what one connection carries; CPU seconds per GB: servers {}",
             spread_text(mb_per_second),
             spread_text(server),
         ),
@@ -113,4 +123,8 @@ fn figure_text(figure: &Figure) -> String {
             spread_text(p999_ms),
         ),
     }
+}
+
+fn of_the_bare_path(ratio: f64) -> String {
+    format!(", {:.0} % of the bare path", ratio * 100.0)
 }

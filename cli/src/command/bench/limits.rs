@@ -9,7 +9,7 @@ use highwater_bench::pipeline;
 use serde_json::json;
 
 use super::pipeline::PipelineArguments;
-use super::{broken, print_durability, seconds, spread_text};
+use super::{broken, interruptible, print_durability, seconds, spread_text};
 use crate::exit::Failure;
 use crate::print::Printer;
 
@@ -186,10 +186,12 @@ fn print_tcp(limits: &Limits, printer: Printer) -> Result<(), Failure> {
 }
 
 fn print_quic(datagrams: &[u16], limits: &Limits, printer: Printer) -> Result<(), Failure> {
-    for &bytes in datagrams {
-        print_ceiling(link::quic(limits, bytes), printer)?;
-    }
-    Ok(())
+    interruptible(async {
+        for &bytes in datagrams {
+            print_ceiling(link::quic(limits, bytes).await, printer)?;
+        }
+        Ok(())
+    })
 }
 
 fn print_ceiling(measured: anyhow::Result<Ceiling>, printer: Printer) -> Result<(), Failure> {

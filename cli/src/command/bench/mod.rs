@@ -43,8 +43,9 @@ enum Action {
   highwater bench limits quic
   highwater bench limits pipeline --dir .")]
     Limits(limits::Arguments),
-    /// Start a cluster of processes in a temporary folder, and measure the disk and the cluster in
-    /// one run: throughput, reading, latency at fixed rates.
+    /// Measure the disk, loopback and, where there are three nodes or more, the bare replicated path;
+    /// then start a cluster of processes in a temporary folder, and measure it against them in the same
+    /// run: throughput, reading, latency at fixed rates.
     #[command(after_help = "Examples:
   highwater bench cluster
   highwater bench cluster --dir /var/lib --runs 9 --rate 1000 --rate 20000 --transport tcp")]

@@ -21,10 +21,10 @@ pub(super) struct PipelineArguments {
     #[arg(long, value_name = "FOLDER")]
     dir: PathBuf,
     /// A batch, in bytes: a multiple of 4096.
-    #[arg(long, value_name = "BYTES", default_value_t = 1 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = PipelineLoad::default().batch_bytes)]
     batch_bytes: usize,
     /// How much is on its way at once, in bytes.
-    #[arg(long, value_name = "BYTES", default_value_t = 8 << 20)]
+    #[arg(long, value_name = "BYTES", default_value_t = PipelineLoad::default().window_bytes)]
     window_bytes: usize,
     /// Batches a second [default: as many as are acknowledged].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -1,19 +1,24 @@
-//! The suite that `bench cluster` runs: the disk's own rate, then the cluster's, in one run.
+//! The suite that `bench cluster` runs: the machine's own rates, then the cluster's, in one run.
+
+mod ceilings;
 
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use highwater_client::{Client, Compression, NewTopic, TopicName};
 use serde::Serialize;
 
 use crate::batching::Batching;
 use crate::cluster::LocalCluster;
 use crate::consume::{ConsumeLoad, consume};
-use crate::limits::disk::{self, Limit, SIZES};
-use crate::limits::{Limits, RUNS_MIN};
+use crate::limits::Ceiling;
+use crate::limits::disk::Limit;
+use crate::pipeline::PipelineReport;
 use crate::produce::{ProduceLoad, ProduceReport, produce};
 use crate::spread::Spread;
+
+use ceilings::Ceilings;
 
 /// Bytes of a topic's log files: what is prepared ahead for all replicas must find room on one
 /// disk.
@@ -46,6 +51,10 @@ pub struct Suite {
 pub enum Figure {
     /// The disk alone, one synced write after the other.
     Disk(Limit),
+    /// Loopback alone, by what clients talk.
+    Loopback(Ceiling),
+    /// The bare replicated path; there is none beside a cluster of fewer than three nodes.
+    Pipeline(PipelineReport),
     /// As much as is acknowledged.
     Throughput {
         /// Values acknowledged, in 10^6 bytes a second.
@@ -57,6 +66,8 @@ pub enum Figure {
         /// What all replicas wrote together, by what the disk alone took in synced writes of
         /// 1 MiB into files prepared alike.
         ratio_to_disk: f64,
+        /// What is acknowledged, by what the bare path acknowledges; none if it was not measured.
+        ratio_to_pipeline: Option<f64>,
     },
     /// Acknowledgements at a fixed rate, from when each record was to be sent.
     Latency {
@@ -77,7 +88,18 @@ pub enum Figure {
         mb_per_second: Spread,
         /// Processor seconds of the servers for each 10^9 bytes.
         server_cpu_seconds_per_gb: Spread,
+        /// By what one connection carries over loopback.
+        ratio_to_loopback: f64,
     },
+}
+
+/// What is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Processes<'a> {
+    /// The server, as `highwater`.
+    pub executable: &'a Path,
+    /// The words with which it is a node of the [bare path](crate::pipeline::measure).
+    pub node_words: &'a [&'a str],
 }
 
 /// Runs the suite on a cluster of `nodes` processes below `folder`, and shows each figure.
@@ -85,76 +107,37 @@ pub enum Figure {
 /// # Errors
 /// When a node does not start, a record is not acknowledged, or the disk cannot be measured.
 pub async fn run(
-    executable: &Path,
+    processes: &Processes<'_>,
     folder: &Path,
     nodes: u16,
     set: &[String],
     suite: &Suite,
     mut show: impl FnMut(Figure) -> Result<()>,
 ) -> Result<()> {
-    let disk = measure_disk(folder, suite, &mut show)?;
-    let cluster = LocalCluster::start(executable, folder, nodes, set)?;
+    let ceilings = Ceilings::measure(processes, folder, nodes, suite, &mut show).await?;
+    let cluster = LocalCluster::start(processes.executable, folder, nodes, set)?;
     let client = cluster.connect(suite.quic).await?;
     let mut measured = Measured {
         client,
         pids: cluster.pids(),
         suite,
+        ceilings,
         topics: 0,
     };
-    show(measured.throughput(&disk, nodes).await?)?;
+    show(measured.throughput(nodes).await?)?;
     show(measured.consume().await?)?;
     for &rate in &suite.rates {
-        show(measured.latency(rate, &disk).await?)?;
+        show(measured.latency(rate).await?)?;
     }
     drop(measured);
     cluster.stop()
-}
-
-/// The disk's own rates: 4 KiB on blocks written before, 1 MiB on blocks only allocated, as the
-/// log's files are at these rates.
-struct Disk {
-    small_p50_us: u64,
-    large_bytes_per_second: u64,
-}
-
-fn measure_disk(
-    folder: &Path,
-    suite: &Suite,
-    show: &mut impl FnMut(Figure) -> Result<()>,
-) -> Result<Disk> {
-    let limits = Limits {
-        runs: suite.runs.max(RUNS_MIN),
-        run: Duration::from_secs(1),
-    };
-    let mut measured: Vec<Limit> = Vec::new();
-    disk::measure(folder, &limits, |limit| {
-        // The first storage that there is; the other one would be another log.
-        let Ok(limit) = limit else { return Ok(()) };
-        let first = measured
-            .first()
-            .map_or(limit.storage, |first| first.storage);
-        if limit.storage == first {
-            show(Figure::Disk(limit.clone()))?;
-            measured.push(limit);
-        }
-        Ok(())
-    })?;
-    let find = |prepared: &str, bytes: usize| {
-        let found = measured
-            .iter()
-            .find(|it| it.prepared == prepared && it.bytes == bytes);
-        found.with_context(|| format!("{bytes} bytes were not measured"))
-    };
-    Ok(Disk {
-        small_p50_us: find("zeroed", SIZES[0])?.latency.p50_us,
-        large_bytes_per_second: find("reserved", SIZES[2])?.bytes_per_second,
-    })
 }
 
 struct Measured<'a> {
     client: Client,
     pids: Vec<u32>,
     suite: &'a Suite,
+    ceilings: Ceilings,
     topics: u32,
 }
 
@@ -199,21 +182,22 @@ impl Measured<'_> {
         Ok(reports)
     }
 
-    async fn throughput(&mut self, disk: &Disk, nodes: u16) -> Result<Figure> {
+    async fn throughput(&mut self, nodes: u16) -> Result<Figure> {
         let reports = self.produce(None).await?;
         let mb_per_second = spread(&reports, |it| megabytes(it.bytes_per_second));
-        let written = mb_per_second.median * f64::from(nodes.min(3));
+        let median = mb_per_second.median;
         Ok(Figure::Throughput {
             mb_per_second,
             server_cpu_seconds_per_gb: spread(&reports, |it| {
                 it.server_cpu_seconds_per_gb.unwrap_or_default()
             }),
             client_cpu_seconds_per_gb: spread(&reports, |it| it.client_cpu_seconds_per_gb),
-            ratio_to_disk: written / megabytes(disk.large_bytes_per_second),
+            ratio_to_disk: self.ceilings.disk_ratio(median, nodes),
+            ratio_to_pipeline: self.ceilings.pipeline_ratio(median),
         })
     }
 
-    async fn latency(&mut self, rate: u32, disk: &Disk) -> Result<Figure> {
+    async fn latency(&mut self, rate: u32) -> Result<Figure> {
         let before = self.topics;
         let reports = self.produce(Some(rate)).await?;
         self.delete(before + 1).await?;
@@ -223,7 +207,7 @@ impl Measured<'_> {
             p50_ms,
             p99_ms: spread(&reports, |it| milliseconds(it.latency.p99_us)),
             p999_ms: spread(&reports, |it| milliseconds(it.latency.p999_us)),
-            ratio_to_disk: p50_ms.median / milliseconds(disk.small_p50_us),
+            ratio_to_disk: self.ceilings.sync_ratio(p50_ms.median),
         })
     }
 
@@ -247,8 +231,10 @@ impl Measured<'_> {
             reports.push(consume(&self.client, &load).await?);
         }
         self.delete(1).await?;
+        let mb_per_second = spread(&reports, |it| megabytes(it.bytes_per_second));
         Ok(Figure::Consume {
-            mb_per_second: spread(&reports, |it| megabytes(it.bytes_per_second)),
+            mb_per_second,
+            ratio_to_loopback: self.ceilings.link_ratio(mb_per_second.median),
             server_cpu_seconds_per_gb: spread(&reports, |it| {
                 it.server_cpu_seconds_per_gb.unwrap_or_default()
             }),

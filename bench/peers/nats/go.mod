@@ -1,0 +1,3 @@
+module highwater/bench/peers/nats
+
+go 1.22

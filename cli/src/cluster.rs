@@ -56,6 +56,11 @@ impl ClusterArguments {
             .map_err(|error| self.explain(error))
     }
 
+    /// Whether clients talk QUIC, and not TCP.
+    pub(crate) fn is_quic(&self) -> bool {
+        self.ca.is_some() && self.transport != Some(TransportName::Tcp)
+    }
+
     fn builder(&self, auto_create: bool) -> Result<ClientBuilder, Failure> {
         let builder = Client::builder()
             .bootstrap(&self.bootstrap)

@@ -94,6 +94,23 @@ fn what_is_sent_is_read_at_the_tail_meanwhile() {
     );
 }
 
+#[test]
+fn a_load_is_held_against_what_was_measured_in_the_same_run() {
+    let dev = Dev::start(1, &[]);
+    let short = ["--seconds", "0.5", "--warm-up", "0.1"];
+    bench(&dev, &[&["produce"], &short[..]].concat());
+    let printed = bench(&dev, &["consume", "--limits"]);
+    let [durability, tcp, report] = &lines(&printed)[..] else {
+        panic!("{printed}");
+    };
+    assert!(durability["durability"].is_string());
+    assert_eq!(tcp["limit"], "tcp");
+    let most = tcp["mb_per_second"]["median"].as_f64().unwrap() * 1e6;
+    let ratio = report["bytes_per_second"].as_f64().unwrap() / most;
+    let stated = report["ratio_to_loopback"].as_f64().unwrap();
+    assert!((stated - ratio).abs() <= 1e-9 * ratio, "{printed}");
+}
+
 fn limits(arguments: &[&str]) -> Vec<Value> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
     command.args(["--json", "bench", "limits"]).args(arguments);

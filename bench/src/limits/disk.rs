@@ -10,6 +10,7 @@ use highwater_log::storage::{
 };
 use highwater_record::{Budget, Buffer, BufferPool};
 use serde::Serialize;
+use tempfile::TempDir;
 
 use super::{Limits, per_second};
 use crate::latency::{Latencies, Percentiles};
@@ -53,8 +54,7 @@ pub fn measure(
     mut show: impl FnMut(Result<Limit, String>) -> Result<()>,
 ) -> Result<()> {
     limits.check()?;
-    let scratch = tempfile::tempdir_in(folder)
-        .with_context(|| format!("cannot make a directory in {}", folder.display()))?;
+    let scratch = scratch(folder)?;
     for (name, choice) in [("uring", Choice::Uring), ("portable", Choice::Portable)] {
         let directory = DataDirectory::create(&scratch.path().join(name))?;
         let pool = BufferPool::new(Budget::new(64 << 20), directory.alignment());
@@ -72,6 +72,25 @@ pub fn measure(
         }
     }
     Ok(())
+}
+
+/// Measures only writes of 4 KiB to files that were written before, on the storage that a node
+/// would have: how long one synced write takes.
+///
+/// # Errors
+/// When the directory cannot be written, or the disk fails.
+pub fn small_writes(folder: &Path, limits: &Limits) -> Result<Limit> {
+    limits.check()?;
+    let scratch = scratch(folder)?;
+    let directory = DataDirectory::create(&scratch.path().join("disk"))?;
+    let pool = BufferPool::new(Budget::new(64 << 20), directory.alignment());
+    let (mut storage, _) = RealStorage::open(directory, pool, Choice::Auto)?;
+    line(&mut storage, Preparation::Zero, SIZES[0], limits)
+}
+
+fn scratch(folder: &Path) -> Result<TempDir> {
+    tempfile::tempdir_in(folder)
+        .with_context(|| format!("cannot make a directory in {}", folder.display()))
 }
 
 fn line(

@@ -23,7 +23,9 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) async fn run(self, printer: Printer) -> Result<(), Failure> {
-        let client = self.load.begin(printer).await?;
+        self.load.begin(printer).await?;
+        let ceilings = self.load.against.sync(printer)?;
+        let client = self.load.client().await?;
         let (rate, batching) = (self.rate, self.load.batching(self.linger_ms));
         let load = EndToEndLoad {
             topic: self.load.topic,
@@ -37,12 +39,13 @@ impl Arguments {
         };
         let report = end_to_end(&client, &load).await;
         let report = report.map_err(|error| broken(&error))?;
+        let ratios = ceilings.produced(0, report.acknowledged.p50_us);
         printer.line(
-            || text(&report),
+            || text(&report) + &ratios.text(),
             || {
                 let mut object = with_kind("end_to_end", json!(report));
                 object["rate"] = json!(rate);
-                object
+                ratios.put(object)
             },
         )
     }

@@ -13,6 +13,9 @@ use super::{broken, interruptible, print_durability, seconds, spread_text};
 use crate::exit::Failure;
 use crate::print::Printer;
 
+/// How long a run takes, unless it is said.
+pub(super) const RUN: Duration = Duration::from_secs(1);
+
 /// The durability of what writes to no disk.
 const NONE: &str = "none: nothing is written to a disk";
 
@@ -81,7 +84,7 @@ struct Runs {
     #[arg(long, value_name = "N", default_value_t = RUNS_MIN)]
     runs: usize,
     /// How long a run takes at most, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = RUN.as_secs_f64(), value_parser = seconds)]
     run_seconds: f64,
 }
 
@@ -194,7 +197,10 @@ fn print_quic(datagrams: &[u16], limits: &Limits, printer: Printer) -> Result<()
     })
 }
 
-fn print_ceiling(measured: anyhow::Result<Ceiling>, printer: Printer) -> Result<(), Failure> {
+pub(super) fn print_ceiling(
+    measured: anyhow::Result<Ceiling>,
+    printer: Printer,
+) -> Result<(), Failure> {
     let ceiling = measured.map_err(|error| broken(&error))?;
     printer.line(|| ceiling_text(&ceiling), || json!(ceiling))
 }

@@ -29,7 +29,13 @@ pub(super) struct Arguments {
 
 impl Arguments {
     pub(super) async fn run(self, printer: Printer) -> Result<(), Failure> {
-        let client = self.load.begin(printer).await?;
+        self.load.begin(printer).await?;
+        let (against, quic) = (&self.load.against, self.load.measured.cluster.is_quic());
+        let ceilings = match self.rate {
+            Some(_) => against.sync(printer)?,
+            None => against.both(quic, printer).await?,
+        };
+        let client = self.load.client().await?;
         let (rate, batching) = (self.rate, self.load.batching(self.linger_ms));
         let produce = ProduceLoad {
             topic: self.load.topic,
@@ -48,12 +54,15 @@ impl Arguments {
         };
         let report = mixed(&client, &load).await;
         let report = report.map_err(|error| broken(&error))?;
+        let ratios = ceilings
+            .produced(report.produced.bytes_per_second, report.acknowledged.p50_us)
+            .and(ceilings.consumed(report.consumed.bytes_per_second));
         printer.line(
-            || text(&report),
+            || text(&report) + &ratios.text(),
             || {
                 let mut object = with_kind("mixed", json!(report));
                 object["rate"] = json!(rate);
-                object
+                ratios.put(object)
             },
         )
     }

@@ -1,5 +1,6 @@
 //! `highwater bench`: how fast a disk and a cluster are, and under which durability.
 
+mod against;
 mod cluster;
 mod compare;
 mod end_to_end;
@@ -12,11 +13,13 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use highwater_bench::{
-    Batching, ConsumeLoad, Percentiles, ProduceLoad, ProduceReport, Spread, consume, produce,
+    Batching, ConsumeLoad, ConsumeReport, Percentiles, ProduceLoad, ProduceReport, Spread, consume,
+    produce,
 };
 use highwater_client::{AdminError, Client, Compression, ErrorCode, NewTopic, TopicName};
 use serde_json::{Value, json};
 
+use self::against::{Against, Ceilings};
 use super::produce::codec;
 use crate::cluster::{ClusterArguments, topic_name};
 use crate::exit::{Failure, Kind};
@@ -78,6 +81,10 @@ enum Action {
         /// Which topic.
         #[arg(long, default_value = "bench", value_parser = topic_name)]
         topic: TopicName,
+        /// Measure first what one connection over loopback carries, by TCP or QUIC as this client
+        /// talks, and state the ratio to it. For nodes that share this machine.
+        #[arg(long)]
+        limits: bool,
         #[command(flatten)]
         measured: Measured,
     },
@@ -129,16 +136,23 @@ struct Load {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
+    against: Against,
+    #[command(flatten)]
     measured: Measured,
 }
 
 impl Load {
-    /// A client of the cluster; the topic is there, and the durability said.
-    async fn begin(&self, printer: Printer) -> Result<Client, Failure> {
-        let client = self.measured.cluster.connect(false).await?;
+    /// The cluster is there, the topic too, and the durability said.
+    async fn begin(&self, printer: Printer) -> Result<(), Failure> {
+        let client = self.client().await?;
         create_topic(&client, &self.topic, self.partitions).await?;
-        print_durability(&self.measured.durability, printer)?;
-        Ok(client)
+        print_durability(&self.measured.durability, printer)
+    }
+
+    /// A client of it. Not the one that began: a connection that is idle while limits are measured
+    /// may be closed.
+    async fn client(&self) -> Result<Client, Failure> {
+        self.measured.cluster.connect(false).await
     }
 
     fn batching(&self, linger_ms: u64) -> Batching {
@@ -193,9 +207,11 @@ impl Arguments {
             Action::EndToEnd(arguments) => interruptible(arguments.run(printer)),
             Action::Mixed(arguments) => interruptible(arguments.run(printer)),
             Action::Compare(arguments) => arguments.run(printer),
-            Action::Consume { topic, measured } => {
-                interruptible(run_consume(topic, measured, printer))
-            }
+            Action::Consume {
+                topic,
+                limits,
+                measured,
+            } => interruptible(run_consume(topic, limits, measured, printer)),
         }
     }
 }
@@ -217,7 +233,13 @@ fn spread_text(spread: &Spread) -> String {
 
 impl ProduceArguments {
     async fn run(self, printer: Printer) -> Result<(), Failure> {
-        let client = self.load.begin(printer).await?;
+        self.load.begin(printer).await?;
+        let against = &self.load.against;
+        let ceilings = match self.rate {
+            Some(_) => against.sync(printer)?,
+            None => against.pipeline(printer).await?,
+        };
+        let client = self.load.client().await?;
         let batching = self.load.batching(self.linger_ms);
         let load = ProduceLoad {
             topic: self.load.topic,
@@ -232,9 +254,10 @@ impl ProduceArguments {
         };
         let report = produce(&client, &load).await;
         let report = report.map_err(|error| broken(&error))?;
+        let ratios = ceilings.produced(report.bytes_per_second, report.latency.p50_us);
         printer.line(
-            || produce_text(&report),
-            || with_kind("produce", json!(report)),
+            || produce_text(&report) + &ratios.text(),
+            || ratios.put(with_kind("produce", json!(report))),
         )
     }
 }
@@ -281,30 +304,39 @@ fn server_text(seconds: Option<f64>) -> String {
 
 async fn run_consume(
     topic: TopicName,
+    limits: bool,
     measured: Measured,
     printer: Printer,
 ) -> Result<(), Failure> {
-    let client = measured.cluster.connect(false).await?;
+    // That there is a cluster is known before anything is measured.
+    measured.cluster.connect(false).await?;
     print_durability(&measured.durability, printer)?;
+    let ceilings = match limits {
+        true => against::loopback(measured.cluster.is_quic(), printer).await?,
+        false => Ceilings::default(),
+    };
+    let client = measured.cluster.connect(false).await?;
     let load = ConsumeLoad {
         topic,
         server_pids: measured.server_pid,
     };
     let report = consume(&client, &load).await;
     let report = report.map_err(|error| broken(&error))?;
+    let ratios = ceilings.consumed(report.bytes_per_second);
     printer.line(
-        || {
-            format!(
-                "consumed {:.1} MB/s, {} records/s over {:.1} s; CPU seconds per GB: client \
-                 {:.2}{}",
-                megabytes(report.bytes_per_second),
-                report.records_per_second,
-                report.seconds,
-                report.client_cpu_seconds_per_gb,
-                server_text(report.server_cpu_seconds_per_gb),
-            )
-        },
-        || with_kind("consume", json!(report)),
+        || consume_text(&report) + &ratios.text(),
+        || ratios.put(with_kind("consume", json!(report))),
+    )
+}
+
+fn consume_text(report: &ConsumeReport) -> String {
+    format!(
+        "consumed {:.1} MB/s, {} records/s over {:.1} s; CPU seconds per GB: client {:.2}{}",
+        megabytes(report.bytes_per_second),
+        report.records_per_second,
+        report.seconds,
+        report.client_cpu_seconds_per_gb,
+        server_text(report.server_cpu_seconds_per_gb),
     )
 }
 

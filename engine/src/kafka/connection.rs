@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::refusals::Refusals;
+
 /// How many requests of one connection may be on their way. The server stops reading before
 /// that; a connection that passes it all the same is closed.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 64;
@@ -21,6 +23,7 @@ pub(crate) struct Connection {
     /// Nothing is taken any more; what is under way is answered, then the connection closed.
     closing: bool,
     close_told: bool,
+    pub(crate) refusals: Refusals,
 }
 
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use highwater_protocol::{ErrorCode, Response};
 
+use super::refusals::Refusals;
 use crate::config::TopicConfigs;
 use crate::io::Now;
 use crate::ops::{GroupId, Op, OpId, OpQueue, OpResult};
@@ -42,6 +43,8 @@ pub(crate) trait Handler {
 pub(crate) struct Context<'a> {
     pub(crate) now: Now,
     pub(crate) directory: &'a dyn Directory,
+    /// What the request's connection was refused.
+    pub(crate) refusals: &'a mut Refusals,
     ops: &'a mut OpQueue,
     asked: &'a mut Vec<Asked>,
 }
@@ -58,12 +61,14 @@ impl<'a> Context<'a> {
     pub(crate) fn new(
         now: Now,
         directory: &'a dyn Directory,
+        refusals: &'a mut Refusals,
         ops: &'a mut OpQueue,
         asked: &'a mut Vec<Asked>,
     ) -> Self {
         Self {
             now,
             directory,
+            refusals,
             ops,
             asked,
         }

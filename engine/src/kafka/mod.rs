@@ -14,6 +14,7 @@ mod nodes;
 mod offsets;
 mod produce;
 mod quorum;
+mod refusals;
 mod service;
 #[cfg(test)]
 mod tests;

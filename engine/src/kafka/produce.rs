@@ -9,7 +9,7 @@ use highwater_protocol::{
     ProduceTopicResponse,
 };
 use highwater_record::{
-    BatchLimits, Buffer, Compression, RecordBatch, SplitBatches, set_max_timestamp,
+    BatchHeader, BatchLimits, Buffer, Compression, RecordBatch, SplitBatches, set_max_timestamp,
 };
 
 use super::errors::{code_of, code_of_batch, code_of_produced};
@@ -17,6 +17,7 @@ use super::handler::{Context, Handler, Join, Step};
 use crate::config::TopicConfigs;
 use crate::io::Now;
 use crate::ops::{Batch, Op, OpResult, Outcome, Produce};
+use crate::producer_state::ProducerFacts;
 
 /// How long a produce waits for its quorum at most, whatever the client asks for.
 const TIMEOUT_MAX: Duration = Duration::from_secs(300);
@@ -30,8 +31,40 @@ pub(crate) struct ProduceHandler {
     request: ProduceRequest<Buffer>,
     version: i16,
     parts: Join<ProducePartitionResponse>,
-    /// The partition's index by place.
-    indexes: Vec<i32>,
+    /// The parts by place.
+    places: Vec<Part>,
+}
+
+/// A partition's part of a request.
+#[derive(Debug)]
+struct Part {
+    /// Which topic of the request.
+    topic: usize,
+    index: i32,
+    /// Where its batch stands in its producer's sequence, if that is known.
+    facts: Option<ProducerFacts>,
+}
+
+impl Part {
+    /// What is answered, in the light of what the connection was refused before.
+    fn settle(
+        &self,
+        topic: &str,
+        response: ProducePartitionResponse,
+        cx: &mut Context<'_>,
+    ) -> ProducePartitionResponse {
+        let Some(facts) = &self.facts else {
+            return response;
+        };
+        let settled = cx
+            .refusals
+            .settle((topic, self.index), facts, response.error);
+        if settled == response.error {
+            return response;
+        }
+        let message = "the batch before it was refused, and is to come first";
+        Refused::because(settled, &message).response(self.index)
+    }
 }
 
 impl ProduceHandler {
@@ -40,7 +73,7 @@ impl ProduceHandler {
             request,
             version,
             parts: Join::default(),
-            indexes: Vec::new(),
+            places: Vec::new(),
         }
     }
 
@@ -57,12 +90,11 @@ impl ProduceHandler {
     }
 
     fn finish(&mut self) -> Step {
-        let indexes = &self.indexes;
+        let places = &self.places;
         let mut parts = self
             .parts
             .take(|place| {
-                let index = indexes[place];
-                ProducePartitionResponse::refused(index, ErrorCode::RequestTimedOut)
+                ProducePartitionResponse::refused(places[place].index, ErrorCode::RequestTimedOut)
             })
             .into_iter();
         if self.request.acks == Acks::None {
@@ -103,12 +135,17 @@ impl ProduceHandler {
 impl Handler for ProduceHandler {
     fn start(&mut self, cx: &mut Context<'_>) -> Step {
         let refusal = self.refusal();
-        for topic in &mut self.request.topics {
+        for (number, topic) in self.request.topics.iter_mut().enumerate() {
             for partition in &mut topic.partitions {
                 let place = self.parts.add();
-                self.indexes.push(partition.index);
                 // Taken, so that the frame's memory is freed once the log has its own copy.
                 let records = partition.records.take();
+                let header = records.as_ref().map(|bytes| BatchHeader::read(bytes));
+                let part = Part {
+                    topic: number,
+                    index: partition.index,
+                    facts: header.and_then(|read| ProducerFacts::of(&read.ok()?)),
+                };
                 let found = match refusal {
                     Some(code) => Err(Refused::new(code)),
                     None => cx
@@ -126,16 +163,21 @@ impl Handler for ProduceHandler {
                         cx.ask(place, group, Op::Produce(Produce { batches }));
                     }
                     Err(refused) => {
-                        self.parts.set(place, refused.response(partition.index));
+                        let response = refused.response(partition.index);
+                        let response = part.settle(&topic.name, response, cx);
+                        self.parts.set(place, response);
                     }
                 }
+                self.places.push(part);
             }
         }
         self.step(cx.now)
     }
 
-    fn handle_done(&mut self, place: usize, result: OpResult, _cx: &mut Context<'_>) -> Step {
-        let response = answer(self.indexes[place], result);
+    fn handle_done(&mut self, place: usize, result: OpResult, cx: &mut Context<'_>) -> Step {
+        let part = &self.places[place];
+        let topic = &self.request.topics[part.topic].name;
+        let response = part.settle(topic, answer(part.index, result), cx);
         self.parts.set(place, response);
         if self.parts.is_complete() {
             return self.finish();

@@ -22,6 +22,7 @@ use super::handler::{Asked, Context, Directory, Handler, Step};
 use super::offsets::{EpochEnds, ListOffsets, QuestionHandler};
 use super::produce::ProduceHandler;
 use super::quorum::Quorums;
+use super::refusals::Refusals;
 use crate::io::{ConnId, LeaderHint, Now};
 use crate::ops::{GroupId, OpId, OpQueue, OpResult};
 use crate::service::{Service, ServiceAddress, ServiceOutput};
@@ -319,7 +320,10 @@ impl<C: Cluster> KafkaService<C> {
         };
         let mut handler = slot.take().expect("a handler is stepped once at a time");
         let mut asked = Vec::new();
-        let mut cx = Context::new(now, &self.cluster, ops, &mut asked);
+        let mut none = Refusals::default();
+        let connection = self.connections.get_mut(&running.conn);
+        let refusals = connection.map_or(&mut none, |connection| &mut connection.refusals);
+        let mut cx = Context::new(now, &self.cluster, refusals, ops, &mut asked);
         let step = step(&mut *handler, &mut cx);
         *slot = Some(handler);
         for Asked {

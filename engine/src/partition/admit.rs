@@ -51,22 +51,7 @@ impl Partition {
             self.queued.push_back(Queued { origin, what });
             return;
         };
-        self.refuse(origin, &what, error, effects);
-    }
-
-    /// Tells that something is not appended, and what comes behind it.
-    pub(super) fn refuse(
-        &mut self,
-        origin: Origin,
-        what: &Proposal,
-        why: OpError,
-        effects: &mut Effects,
-    ) {
-        if let Proposal::Batches(batches) = what {
-            let headers = batches.iter().map(|batch| &batch.header);
-            self.producers.refused(headers, &why);
-        }
-        effects.done.push((origin, Err(why)));
+        effects.done.push((origin, Err(error)));
     }
 
     /// Proposes what is queued, as far as there is room. Whether consensus was told anything.
@@ -80,7 +65,7 @@ impl Partition {
                     self.queued.push_front(queued);
                     break;
                 }
-                Err(error) => self.refuse(queued.origin, &queued.what, error, env.effects),
+                Err(error) => env.effects.done.push((queued.origin, Err(error))),
             }
             self.queued_bytes -= bytes;
         }
@@ -132,18 +117,15 @@ impl Partition {
         batches: &[Batch],
     ) -> Result<Admitted, OpError> {
         let headers = batches.iter().map(|batch| &batch.header);
-        match self.producers.check(headers.clone()) {
+        match self.producers.check(headers) {
             Ok(Verdict::Append) => {}
             Ok(Verdict::Duplicate(original)) => {
                 self.answer_duplicate(env.effects, origin, &original);
                 return Ok(Admitted::Answered);
             }
+            // A leader that is deposed and does not know it lacks what the producer has written
+            // since; its refusal would be final for many producers.
             Err(error) => {
-                if let Some(why) = self.producers.refused_before(headers) {
-                    return Err(why.clone());
-                }
-                // A leader that is deposed and does not know it lacks what the producer has
-                // written since; its refusal would be final for many producers.
                 self.read_point(env, origin, ReadPoint::Refused(error));
                 return Ok(Admitted::Answered);
             }

@@ -11,7 +11,6 @@ mod events;
 mod operate;
 mod producers;
 mod read;
-mod refused;
 mod repair;
 mod restore;
 mod retention;
@@ -380,7 +379,13 @@ impl Partition {
         if !self.is_dormant() {
             self.raft.handle_timeout(env.now.monotonic);
         }
-        self.expire_held(env);
+        self.waiting
+            .expire_held(env.now.monotonic, env.effects, || {
+                crate::ops::OpError::NotLeader {
+                    leader: self.raft.leader(),
+                    epoch: positions::epoch(self.raft.term()),
+                }
+            });
         self.propose_retention(env);
         self.make_way(env);
     }

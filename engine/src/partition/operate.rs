@@ -125,24 +125,6 @@ impl Partition {
         }
     }
 
-    /// Those whose patience for a leader has ended are told so.
-    pub(super) fn expire_held<S: Storage>(&mut self, env: &mut Env<'_, S>) {
-        while let Some((origin, op)) = self.waiting.expired(env.now.monotonic) {
-            let why = self.not_leader();
-            match op {
-                Op::Produce(produce) => {
-                    self.refuse(
-                        origin,
-                        &Proposal::Batches(produce.batches),
-                        why,
-                        env.effects,
-                    );
-                }
-                _ => env.effects.done.push((origin, Err(why))),
-            }
-        }
-    }
-
     fn enqueue_at_leader<S: Storage>(
         &mut self,
         env: &mut Env<'_, S>,
@@ -152,7 +134,7 @@ impl Partition {
         if self.is_leader() {
             self.enqueue(origin, what, env.effects);
         } else {
-            self.refuse(origin, &what, self.not_leader(), env.effects);
+            env.effects.done.push((origin, Err(self.not_leader())));
         }
     }
 

@@ -10,8 +10,6 @@ use std::collections::{BTreeMap, VecDeque};
 use highwater_consensus::LogIndex;
 use highwater_record::{BatchHeader, Offset};
 
-use super::refused::Refused;
-use crate::ops::OpError;
 use crate::producer_state::{
     ProducerCount, ProducerError, ProducerFacts, ProducerSnapshotError, ProducerStates, Verdict,
 };
@@ -50,7 +48,6 @@ pub(crate) struct Producers {
     tail: VecDeque<Appended>,
     /// What was told since the snapshot, while the log has holes.
     mending: Option<Mending>,
-    refused: Refused,
 }
 
 /// What it takes to tell the batches behind a snapshot again, in order, once those in holes are
@@ -76,7 +73,6 @@ impl Producers {
             count,
             tail: VecDeque::new(),
             mending: None,
-            refused: Refused::default(),
         }
     }
 
@@ -110,7 +106,6 @@ impl Producers {
             count,
             tail: VecDeque::new(),
             mending: None,
-            refused: Refused::default(),
         })
     }
 
@@ -149,26 +144,6 @@ impl Producers {
         Ok(Verdict::Append)
     }
 
-    /// Batches were refused before they were appended.
-    pub(super) fn refused<'a>(
-        &mut self,
-        headers: impl Iterator<Item = &'a BatchHeader>,
-        why: &OpError,
-    ) {
-        if let Some(last) = headers.filter_map(ProducerFacts::of).last() {
-            self.refused.note(&last, why);
-        }
-    }
-
-    /// Why what goes before these batches was refused, if they come too early for that reason.
-    pub(super) fn refused_before<'a>(
-        &self,
-        mut headers: impl Iterator<Item = &'a BatchHeader>,
-    ) -> Option<&OpError> {
-        let first = ProducerFacts::of(headers.next()?)?;
-        self.refused.before(&first)
-    }
-
     /// A batch is appended at `index`.
     pub(crate) fn append(
         &mut self,
@@ -189,9 +164,6 @@ impl Producers {
             max_timestamp: header.max_timestamp(),
             append_time,
         };
-        if let Some(facts) = batch.facts {
-            self.refused.forget(facts.id);
-        }
         batch.tell(&mut self.appended);
         self.tail.push_back(batch);
         self.remember(batch);

@@ -220,12 +220,17 @@ impl Waiting {
         self.held.front().map(|(_, _, until)| *until)
     }
 
-    /// One whose patience for a leader has ended.
-    pub(super) fn expired(&mut self, now: Duration) -> Option<(Origin, Op)> {
-        let is_due = |(_, _, until): &(Origin, Op, Duration)| *until <= now;
-        self.held.front().filter(|front| is_due(front))?;
-        let (origin, op, _) = self.held.pop_front()?;
-        Some((origin, op))
+    /// Those whose patience for a leader has ended are told so.
+    pub(super) fn expire_held(
+        &mut self,
+        now: Duration,
+        effects: &mut Effects,
+        error: impl Fn() -> OpError,
+    ) {
+        while self.held.front().is_some_and(|(_, _, until)| *until <= now) {
+            let (origin, ..) = self.held.pop_front().expect("there is a front");
+            effects.done.push((origin, Err(error())));
+        }
     }
 
     /// Nothing of this partition is answered by itself any more: it is dropped, or frozen.

@@ -222,6 +222,38 @@ fn init_producer_id() -> InitProducerIdRequest {
         .with_producer_id((-1).into())
 }
 
+/// The first of two batches comes before the node knows the topic, the second behind that.
+#[test]
+fn what_is_behind_a_refused_batch_is_refused_alike_until_that_comes_again() {
+    let mut nodes = Nodes::single();
+    let client = nodes.connect(1, 0);
+    let time = nodes.wall_ms();
+    let id = nodes.ask(client, &init_producer_id(), 4).producer_id.0;
+    let batches: Vec<Bytes> = (0..3)
+        .map(|n| idempotent(time, &n.to_string(), id, n))
+        .collect();
+    let once = |nodes: &mut Nodes, batch: &Bytes| {
+        let request = produce("t", &[(0, batch.clone())]);
+        let answer = nodes.ask(client, &request, 9);
+        answer.topics[0].partitions[0].error
+    };
+    let unknown = ErrorCode::UnknownTopicOrPartition;
+    assert_eq!(once(&mut nodes, &batches[0]), unknown);
+    nodes.ask(client, &metadata(&["t"]), 12);
+    for batch in &batches[1..] {
+        assert_eq!(once(&mut nodes, batch), unknown);
+    }
+    let stranger = nodes.connect(1, 0);
+    let code = nodes.produce(stranger, "t", 0, &batches[1]).error;
+    assert_eq!(code, ErrorCode::UnknownProducerId);
+    for (offset, batch) in (0..).zip(&batches) {
+        assert_eq!(nodes.produce(client, "t", 0, batch).base_offset, offset);
+    }
+    let gap = idempotent(time, "x", id, 7);
+    let code = nodes.produce(client, "t", 0, &gap).error;
+    assert_eq!(code, ErrorCode::OutOfOrderSequenceNumber);
+}
+
 #[test]
 fn an_idempotent_producer_gets_an_id_and_is_known_again_after_a_restart() {
     let mut nodes = Nodes::single();

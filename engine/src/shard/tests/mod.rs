@@ -103,39 +103,6 @@ fn what_comes_in_the_turn_of_the_first_election_stays_behind_what_was_held() {
     assert_eq!(offsets, expected);
 }
 
-/// The first of two batches meets a follower, the second the same replica as the leader.
-#[test]
-fn what_was_sent_behind_a_refused_batch_is_refused_alike_until_that_comes_again() {
-    let mut cluster = Cluster::new(3);
-    cluster.elect(2);
-    let first = cluster.ask(1, produce_as(9, 0));
-    assert!(
-        matches!(first, Some(Err(OpError::NotLeader { .. }))),
-        "{first:?}"
-    );
-    cluster.ask(2, Op::Transfer { to: Some(node(1)) });
-    cluster.run(SECOND);
-    assert!(cluster.status(1).is_leader);
-    for sequence in 1..3 {
-        let behind = cluster.ask(1, produce_as(9, sequence));
-        assert!(
-            matches!(behind, Some(Err(OpError::NotLeader { .. }))),
-            "{behind:?}"
-        );
-    }
-    let stranger = cluster.ask(1, produce_as(8, 1));
-    assert!(
-        matches!(stranger, Some(Err(OpError::Producer(_)))),
-        "{stranger:?}"
-    );
-    for sequence in 0..3 {
-        let offset = produced(cluster.ask(1, produce_as(9, sequence)));
-        assert_eq!(offset, u64::try_from(sequence).unwrap());
-    }
-    let gap = cluster.ask(1, produce_as(9, 4));
-    assert!(matches!(gap, Some(Err(OpError::Producer(_)))), "{gap:?}");
-}
-
 #[test]
 fn an_entry_is_stamped_with_offset_and_epoch_once_for_all_replicas() {
     let mut cluster = Cluster::new(3);

@@ -407,7 +407,9 @@ fn produced(answer: &Bytes) -> Result<ProducePartitionResponse, Violation> {
 fn may_break_the_order(error: ErrorCode) -> bool {
     !matches!(
         error,
-        ErrorCode::NotLeaderOrFollower | ErrorCode::NotEnoughReplicas
+        ErrorCode::NotLeaderOrFollower
+            | ErrorCode::NotEnoughReplicas
+            | ErrorCode::UnknownTopicOrPartition
     )
 }
 

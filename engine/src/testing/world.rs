@@ -32,6 +32,7 @@ use crate::{
     ConnId, GroupId, Input, Lane, LogIndex, NodeId, Output, ReplicaStatus, Session, Shard, ShardId,
 };
 use agenda::{Agenda, Event};
+use audit::Placements;
 use clients::{Connection, Seated};
 use embedded::Scripted;
 pub use embedded::{Embedded, Lost};
@@ -160,6 +161,7 @@ pub struct World {
     /// Nodes whose disk was found damaged: they may lack something.
     damaged: BTreeSet<NodeId>,
     watched: BTreeMap<(NodeId, GroupId), ReplicaStatus>,
+    placements: Placements,
     oracle: Oracle,
     history: History,
     trace: Trace,
@@ -206,6 +208,7 @@ impl World {
             known: BTreeMap::new(),
             damaged: BTreeSet::new(),
             watched: BTreeMap::new(),
+            placements: Placements::default(),
             oracle: Oracle::default(),
             history: History::default(),
             trace: Trace::default(),

@@ -152,6 +152,23 @@ impl World {
         groups
     }
 
+    /// Notes what the newest of all controllers' states so far says, which may be a dead node's.
+    pub(super) fn note_placements(&mut self, at: Place) {
+        let Some(state) = controller_of(&self.nodes[&at.node]) else {
+            return;
+        };
+        if state.applied() <= self.placements.applied {
+            return;
+        }
+        let places = state.topics().flat_map(|topic| topic.partitions());
+        let groups: BTreeSet<GroupId> = places.map(|place| place.group).collect();
+        let placements = &mut self.placements;
+        placements
+            .deleted
+            .extend(placements.groups.difference(&groups));
+        (placements.applied, placements.groups) = (state.applied(), groups);
+    }
+
     /// Where each group has replicas.
     pub(super) fn placed(&self) -> BTreeMap<GroupId, Vec<NodeId>> {
         let all: Vec<NodeId> = (1..=self.plan.nodes).map(NodeId).collect();
@@ -214,6 +231,15 @@ impl World {
         }
         text
     }
+}
+
+/// The groups of partitions, as of the newest state of the controller that any node has had.
+#[derive(Debug, Default)]
+pub(super) struct Placements {
+    applied: LogIndex,
+    groups: BTreeSet<GroupId>,
+    /// Those of deleted topics: some nodes may have removed them, and others not know it yet.
+    pub(super) deleted: BTreeSet<GroupId>,
 }
 
 fn controller_of(node: &Node) -> Option<&Controller> {

@@ -42,7 +42,9 @@ impl World {
         }
         self.report.disk_looks += 1;
         for (group, nodes) in self.placed() {
-            self.judge_commit(group, &nodes, &ends)?;
+            if !self.placements.deleted.contains(&group) {
+                self.judge_commit(group, &nodes, &ends)?;
+            }
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ impl World {
             self.note_gone(at);
             news = self.news(at);
         }
+        self.note_placements(at);
         for (group, status) in news.expect("the groups are known now") {
             self.oracle.standing(at.node, group, &status)?;
             let before = self.watched.insert((at.node, group), status.clone());

@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     Disk,
     /// Interrupted by a signal.
     Interrupted,
+    /// Whoever reads the output has left: as good as done.
+    ReaderGone,
 }
 
 impl Kind {
@@ -56,6 +58,7 @@ impl Kind {
             Self::Damage => 8,
             Self::Disk => 9,
             Self::Interrupted => 130,
+            Self::ReaderGone => 0,
         }
     }
 }

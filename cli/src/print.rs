@@ -33,13 +33,42 @@ impl Printer {
         text: impl FnOnce() -> String,
         object: impl FnOnce() -> Value,
     ) -> Result<(), Failure> {
-        let line = if self.json {
-            object().to_string()
-        } else {
-            text()
-        };
-        write_all(format!("{line}\n").as_bytes())
+        write_all(self.format(text, object).as_bytes())
     }
+
+    /// The same, for what has processes to end and folders to remove before the process may end.
+    ///
+    /// # Errors
+    /// [`ReaderGone`] when the reader has left, or another when stdout cannot be written.
+    pub(crate) fn line_while_read(
+        self,
+        text: impl FnOnce() -> String,
+        object: impl FnOnce() -> Value,
+    ) -> anyhow::Result<()> {
+        match write(self.format(text, object).as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(ReaderGone.into()),
+            result => Ok(result?),
+        }
+    }
+
+    fn format(self, text: impl FnOnce() -> String, object: impl FnOnce() -> Value) -> String {
+        let line = match self.json {
+            true => object().to_string(),
+            false => text(),
+        };
+        format!("{line}\n")
+    }
+}
+
+/// Whoever reads stdout has left.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads what is printed")]
+pub(crate) struct ReaderGone;
+
+fn write(bytes: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(bytes)?;
+    stdout.flush()
 }
 
 /// Writes to stdout; ends the process quietly where its reader has left.
@@ -47,8 +76,7 @@ impl Printer {
 /// # Errors
 /// When stdout cannot be written for another reason.
 pub(crate) fn write_all(bytes: &[u8]) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+    match write(bytes) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         result => Ok(result?),
     }

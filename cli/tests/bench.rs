@@ -3,7 +3,8 @@
 
 mod dev;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 
 use dev::Dev;
 use serde_json::Value;
@@ -172,6 +173,22 @@ fn a_ceiling_can_be_had_alone() {
     let printed = limits(&["quic", "--datagram-bytes", "8900"]);
     assert_eq!(names(&printed[1..]), ["quic"]);
     assert_eq!(printed[1]["datagram_bytes"], 8_900);
+}
+
+#[test]
+fn nothing_is_left_behind_when_nobody_reads_any_more() {
+    let folder = TempDir::new().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
+    command.args(["bench", "limits", "disk", "--run-seconds", "0.01", "--dir"]);
+    let command = command.arg(folder.path()).stdout(Stdio::piped());
+    let mut process = command.spawn().unwrap();
+    let mut first = String::new();
+    let mut stdout = BufReader::new(process.stdout.take().unwrap());
+    stdout.read_line(&mut first).unwrap();
+    assert!(first.starts_with("durability"), "{first}");
+    drop(stdout);
+    assert!(process.wait().unwrap().success(), "as `| head` leaves it");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 fn pipeline(arguments: &[&str]) -> std::process::Output {

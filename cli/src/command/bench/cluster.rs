@@ -68,10 +68,8 @@ impl Arguments {
             quic: self.transport == TransportName::Quic,
         };
         let executable = std::env::current_exe()?;
-        let show = |figure: Figure| {
-            let printed = printer.line(|| figure_text(&figure), || json!(figure));
-            printed.map_err(|failure| anyhow::anyhow!("{failure:?}"))
-        };
+        let show =
+            |figure: Figure| printer.line_while_read(|| figure_text(&figure), || json!(figure));
         let processes = Processes {
             executable: &executable,
             node_words: &NODE_WORDS,

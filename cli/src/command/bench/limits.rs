@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use highwater_bench::limits::{Ceiling, Limits, RUNS_MIN, disk, link, memory};
 use highwater_bench::pipeline;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::pipeline::PipelineArguments;
 use super::{broken, interruptible, print_durability, seconds, spread_text};
@@ -21,6 +21,9 @@ const NONE: &str = "none: nothing is written to a disk";
 
 /// That of the disk's own figures.
 const SYNCED: &str = "each write to the disk is durable (synced) before the next";
+
+/// Said where no folder is named.
+const NO_DISK: &str = "disk: not measured; --dir names a folder on it";
 
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -136,7 +139,7 @@ fn print_all(dir: Option<&Path>, limits: &Limits, printer: Printer) -> Result<()
         }
         None => {
             print_durability(NONE, printer)?;
-            pass_over("disk: not measured; --dir names a folder on it", printer)?;
+            printer.line(|| NO_DISK.to_owned(), || passed_over(NO_DISK))?;
         }
     }
     print_copy(limits, printer)?;
@@ -155,19 +158,16 @@ fn print_alone(
 }
 
 fn print_disk(dir: &Path, limits: &Limits, printer: Printer) -> Result<(), Failure> {
-    let measured = disk::measure(dir, limits, |limit| {
-        let printed = match limit {
-            Ok(limit) => printer.line(|| disk_text(&limit), || json!(limit)),
-            Err(reason) => pass_over(&reason, printer),
-        };
-        printed.map_err(|failure| anyhow::anyhow!("{failure:?}"))
+    let measured = disk::measure(dir, limits, |limit| match limit {
+        Ok(limit) => printer.line_while_read(|| disk_text(&limit), || json!(limit)),
+        Err(reason) => printer.line_while_read(|| reason.clone(), || passed_over(&reason)),
     });
     measured.map_err(|error| broken(&error))
 }
 
 /// What is not measured is named.
-fn pass_over(reason: &str, printer: Printer) -> Result<(), Failure> {
-    printer.line(|| reason.to_owned(), || json!({ "passed_over": reason }))
+fn passed_over(reason: &str) -> Value {
+    json!({ "passed_over": reason })
 }
 
 fn print_copy(limits: &Limits, printer: Printer) -> Result<(), Failure> {

@@ -24,7 +24,7 @@ use super::produce::codec;
 use crate::cluster::{ClusterArguments, topic_name};
 use crate::exit::{Failure, Kind};
 use crate::interrupt;
-use crate::print::Printer;
+use crate::print::{Printer, ReaderGone};
 
 /// Measure a disk, or a running cluster.
 ///
@@ -358,7 +358,10 @@ fn with_kind(kind: &str, mut object: Value) -> Value {
 }
 
 fn broken(error: &anyhow::Error) -> Failure {
-    Failure::new(Kind::Other, format!("{error:#}"))
+    match error.is::<ReaderGone>() {
+        true => Failure::new(Kind::ReaderGone, ""),
+        false => Failure::new(Kind::Other, format!("{error:#}")),
+    }
 }
 
 #[cfg(test)]

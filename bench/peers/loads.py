@@ -123,7 +123,12 @@ def warm(driver: KafkaDriver, load: Load, say) -> None:
     """
     best, no_faster = 0.0, 0
     for number in range(1, WARM_UP_SLICES_MAX + 1):
-        reached = warm_up_slice(driver, load, f"warm-up-{number}")
+        try:
+            reached = warm_up_slice(driver, load, f"warm-up-{number}")
+        except Failed as error:
+            # Cold brokers may let the client wait too long. If it stays so, the measurements say it.
+            say(f"warm-up {number} failed: {error}")
+            continue
         say(f"warm-up {number}: {reached:.0f} MB/s")
         no_faster = no_faster + 1 if reached < WARM_UP_GAIN * best else 0
         if number >= WARM_UP_SLICES_MIN and no_faster >= WARM_UP_PATIENCE:

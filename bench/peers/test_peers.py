@@ -154,6 +154,13 @@ class Loads(unittest.TestCase):
         self.assertEqual(self.slices([100] * 9), loads.WARM_UP_SLICES_MIN)
         self.assertEqual(self.slices([2**slice for slice in range(40)]), loads.WARM_UP_SLICES_MAX)
 
+    def test_a_slice_that_fails_warms_too(self):
+        driver, said = mock.Mock(), []
+        driver.produce.side_effect = [Failed("not acknowledged"), *({"bytes_per_second": 1e8} for _ in range(40))]
+        loads.warm(driver, loads.Load(1_024, 6, 4, 1.0, 3.0), said.append)
+        self.assertIn("warm-up 1 failed: not acknowledged", said)
+        self.assertEqual(len(said), loads.WARM_UP_SLICES_MIN)
+
     def slices(self, rates: list[float]) -> int:
         driver, said = mock.Mock(), []
         # Each slice produces twice: as fast as it goes, and at a rate.

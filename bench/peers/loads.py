@@ -43,14 +43,24 @@ class KafkaDriver:
     def __init__(self, binary: pathlib.Path, site: HighwaterSite | KafkaSite, durability: str,
                  configs: dict[str, str], ca: pathlib.Path | None = None):
         self.binary, self.site, self.configs = binary, site, configs
-        self.way = ["--bootstrap", site.bootstrap]
-        self.way += ["--transport", "quic", "--ca", ca] if ca else ["--transport", "tcp"]
+        self.transport = ["--transport", "quic", "--ca", ca] if ca else ["--transport", "tcp"]
+        self.way = ["--bootstrap", site.bootstrap, *self.transport]
         self.measured = ["--durability", durability]
         for pid in site.servers.pids:
             self.measured += ["--server-pid", pid]
 
     def prepare(self, topic: str, load: Load) -> None:
         self.create(topic, load.partitions)
+        # One that has not heard of the topic yet would tell a client that there is none.
+        for address in self.site.bootstrap.split(","):
+            wait_for(f"topic {topic} at {address}", lambda address=address: self._is_known(topic, address))
+
+    def _is_known(self, topic: str, address: str) -> bool:
+        try:
+            self._run("topic", "describe", topic, "--bootstrap", address, *self.transport)
+        except Failed:
+            return False
+        return True
 
     def create(self, topic: str, partitions: int) -> None:
         flags = [word for key, value in self.configs.items() for word in ("--config", f"{key}={value}")]

@@ -148,6 +148,21 @@ class Loads(unittest.TestCase):
         with self.assertRaises(Failed):
             loads.last_line("")
 
+    def test_a_topic_is_loaded_when_every_broker_knows_it(self):
+        site, asked = mock.Mock(bootstrap="a:1,b:2"), []
+
+        def run(words, **_):
+            if words[2:4] == ["topic", "describe"]:
+                asked.append(words[words.index("--bootstrap") + 1])
+                if asked == ["a:1", "b:2"]:
+                    raise Failed("topic t does not exist")
+            return "{}"
+
+        site.servers.pids = []
+        with mock.patch("loads.run", run):
+            loads.KafkaDriver("highwater", site, "", {}).prepare("t", loads.Load(1_024, 6, 4, 1.0, 3.0))
+        self.assertEqual(asked, ["a:1", "b:2", "b:2"])
+
     def test_warming_goes_on_while_it_gets_faster(self):
         self.assertEqual(self.slices([50, 100, 150, 200, 250, 251, 252, 253, 254]), 8)
         self.assertEqual(self.slices([50, 100, 90, 90, 150, 90, 90, 90, 90]), 8)

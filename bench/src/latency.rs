@@ -29,6 +29,11 @@ pub struct Percentiles {
     pub max_us: u64,
 }
 
+/// The percentiles of a curve.
+const CURVE: [f64; 13] = [
+    0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 99.995, 99.999,
+];
+
 impl Default for Latencies {
     fn default() -> Self {
         let histogram = Histogram::new_with_bounds(1, LONGEST_US, 3);
@@ -57,6 +62,20 @@ impl Latencies {
         self.histogram.len()
     }
 
+    /// Percentiles, each with the latency in microseconds that so many of 100 did not exceed, as far as
+    /// there were enough latencies to tell; the last is that of all.
+    #[must_use]
+    pub fn curve(&self) -> Vec<(f64, u64)> {
+        let count = self.count() as f64;
+        // One at least that took longer; rounded, since a percentile is no exact number.
+        let is_told = |percent: &f64| (count * (100.0 - percent)).round() >= 100.0;
+        let told = CURVE.into_iter().filter(is_told);
+        let at = |percent| (percent, self.histogram.value_at_percentile(percent));
+        told.map(at)
+            .chain((count > 0.0).then(|| (100.0, self.histogram.max())))
+            .collect()
+    }
+
     /// What they were; all zero if there was none.
     #[must_use]
     pub fn percentiles(&self) -> Percentiles {
@@ -74,6 +93,20 @@ impl Latencies {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_curve_goes_as_far_as_there_are_latencies() {
+        let mut latencies = Latencies::default();
+        assert_eq!(latencies.curve(), []);
+        for micros in 1..=1_000 {
+            latencies.record(Duration::from_micros(micros));
+        }
+        let curve = latencies.curve();
+        let tail: Vec<f64> = curve.iter().rev().take(3).map(|point| point.0).collect();
+        assert_eq!(tail, [100.0, 99.9, 99.5], "one of a thousand is longer");
+        assert_eq!(curve[2], (50.0, 500));
+        assert!(curve.is_sorted_by(|one, other| one.1 <= other.1));
+    }
 
     #[test]
     fn percentiles_are_those_of_what_was_recorded() {

@@ -2,7 +2,8 @@
 //!
 //! [`limits`] measures the disk as the log uses it, memory and loopback, and [`pipeline`] the bare
 //! replicated path over links and disks; [`produce`], [`consume`], [`end_to_end`] and [`mixed`] load
-//! a running cluster through the client; [`suite`] starts a cluster of processes, and measures the
+//! a running cluster through the client; [`sweep`] raises a load's rate until it
+//! breaks; [`suite`] starts a cluster of processes, and measures the
 //! disk and the cluster in one run. Each report says what it measured; the command line prints it,
 //! and [`compare`] puts two of them side by side.
 
@@ -26,6 +27,7 @@ mod readers;
 mod spread;
 mod stamp;
 pub mod suite;
+pub mod sweep;
 
 pub use batching::Batching;
 pub use cluster::LocalCluster;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::batching::Batching;
 use crate::counted::Counting;
 use crate::cpu::Cpus;
-use crate::latency::Percentiles;
+use crate::latency::{Latencies, Percentiles};
 use crate::limits::per_second;
 use crate::pace::Window;
 use crate::producers::Producers;
@@ -66,6 +66,14 @@ pub struct ProduceReport {
 /// # Errors
 /// When a record is not acknowledged, or nothing is while it counts.
 pub async fn produce(client: &Client, load: &ProduceLoad) -> Result<ProduceReport> {
+    Ok(measure(client, load).await?.0)
+}
+
+/// The same, with all latencies.
+pub(crate) async fn measure(
+    client: &Client,
+    load: &ProduceLoad,
+) -> Result<(ProduceReport, Latencies)> {
     let window = Window::new(Instant::now(), load.warm_up, load.duration);
     let mut producers = Producers::start(client, load, Counting::new(window, load), None)?;
     producers.until(window.from).await?;
@@ -77,7 +85,7 @@ pub async fn produce(client: &Client, load: &ProduceLoad) -> Result<ProduceRepor
         bail!("nothing was acknowledged within {:?}", load.duration);
     }
     let gigabytes = counted.bytes.max(1) as f64 / 1e9;
-    Ok(ProduceReport {
+    let report = ProduceReport {
         records: counted.records,
         bytes: counted.bytes,
         seconds: load.duration.as_secs_f64(),
@@ -86,5 +94,6 @@ pub async fn produce(client: &Client, load: &ProduceLoad) -> Result<ProduceRepor
         latency: counted.latencies.percentiles(),
         client_cpu_seconds_per_gb: used.client_per(gigabytes),
         server_cpu_seconds_per_gb: used.servers_per(gigabytes),
-    })
+    };
+    Ok((report, counted.latencies))
 }

@@ -250,3 +250,38 @@ fn a_batch_that_the_disk_cannot_take_whole_is_refused() {
         );
     }
 }
+
+#[test]
+fn a_sweep_raises_the_rate_to_the_highest_and_draws_it() {
+    let dev = Dev::start(1, &[]);
+    let folder = TempDir::new().unwrap();
+    let paths = ["sweep.svg", "sweep.html"].map(|name| folder.path().join(name));
+    let [svg, html] = paths.each_ref().map(|path| path.to_str().unwrap());
+    let rates = [
+        "--from",
+        "100",
+        "--factor",
+        "2",
+        "--to",
+        "200",
+        "--p99-max-ms",
+        "60000",
+    ];
+    let load = ["--seconds", "1", "--warm-up", "0.5", "--record-bytes", "64"];
+    let files = ["--svg", svg, "--html", html];
+    let printed = bench(&dev, &[&["sweep"][..], &rates, &load, &files].concat());
+    let printed = lines(&printed);
+    let (first, last) = (&printed[1], &printed[printed.len() - 1]);
+    assert_eq!(first["rate"], 100);
+    // A machine that is too slow for the first rate is not asked for the second.
+    let rate = if first["broken"].is_null() { 200 } else { 100 };
+    assert_eq!(last["rate"], rate);
+    let curve = last["curve"].as_array().unwrap();
+    assert_eq!(curve.last().unwrap()[0], 100.0);
+    let [svg, html] = paths.map(|path| std::fs::read_to_string(path).unwrap());
+    assert!(svg.starts_with("<svg"));
+    assert!(
+        html.contains("durability: on disk (synced)")
+            && html.contains(&format!("{rate} records/s"))
+    );
+}

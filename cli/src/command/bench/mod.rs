@@ -7,6 +7,7 @@ mod end_to_end;
 mod limits;
 mod mixed;
 mod pipeline;
+mod sweep;
 
 use std::future::Future;
 use std::time::Duration;
@@ -70,6 +71,12 @@ enum Action {
   highwater bench mixed --producers 4 --consumers 2 --seconds 30
   highwater bench mixed --rate 20000 --linger-ms 1")]
     Mixed(mixed::Arguments),
+    /// Send records at one fixed rate after the other, each higher than the last, until latency breaks
+    /// or fewer are acknowledged than are to be sent.
+    #[command(after_help = "Examples:
+  highwater bench sweep --html sweep.html
+  highwater bench sweep --from 10000 --factor 1.25 --seconds 10 --producers 4 --svg sweep.svg")]
+    Sweep(sweep::Arguments),
     /// Put what two runs of `highwater --json bench` have printed side by side, with ratios.
     #[command(after_help = "Examples:
   highwater bench compare before.json after.json")]
@@ -206,6 +213,7 @@ impl Arguments {
             Action::Produce(arguments) => interruptible(arguments.run(printer)),
             Action::EndToEnd(arguments) => interruptible(arguments.run(printer)),
             Action::Mixed(arguments) => interruptible(arguments.run(printer)),
+            Action::Sweep(arguments) => interruptible(arguments.run(printer)),
             Action::Compare(arguments) => arguments.run(printer),
             Action::Consume {
                 topic,

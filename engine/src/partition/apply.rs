@@ -208,16 +208,18 @@ impl Partition {
         }
     }
 
-    /// Files that are full are sealed when all in them is committed.
+    /// Files that are full are sealed when all in them is committed, and this replica has taken note
+    /// of it: consensus may know of a commit that it has not put out yet, and what a footer says of
+    /// producers must include all that lies before it, since a start reads nothing of that again.
     pub(super) fn seal_closed<S: Storage>(&mut self, env: &mut Env<'_, S>) {
-        let commit = positions::index_to_log(self.raft.commit_index());
+        let at = positions::index_to_log(self.producers.committed());
         while let Some(&(sequence, last)) = self.closed.front() {
-            if last > commit {
+            if last > at {
                 break;
             }
             self.closed.pop_front();
             let snapshot = Snapshot {
-                at: commit,
+                at,
                 state: self.group_state(env).encode(),
             };
             if let Err(error) = env.store.seal(self.group, sequence, snapshot) {

@@ -250,6 +250,11 @@ impl Producers {
         }
     }
 
+    /// The last entry that the committed state includes.
+    pub(super) fn committed(&self) -> LogIndex {
+        self.at
+    }
+
     /// The committed state as bytes, and the last entry that it includes.
     pub(super) fn snapshot(&self) -> (LogIndex, Vec<u8>) {
         (self.at, self.committed.encode())

@@ -92,6 +92,7 @@ fn seeds_that_have_shown_a_bug_are_clean() {
         (61_563, 3),
         (62_177, 3),
         (100_569, 3),
+        (110_489, 3),
         (110_930, 2),
     ];
     for (seed, nodes) in found {

@@ -13,6 +13,7 @@ use highwater_record::{Compression, ProducerStamp, RecordBatchBuilder, sequence_
 use super::super::history::{Action, History, Invocation, Partition};
 use super::super::oracle::{Violation, demand};
 use super::{Scene, Seat, Wish, frame, read, the, wish};
+use crate::PRODUCER_BATCHES_MAX;
 
 const PRODUCE_VERSION: i16 = 9;
 const INIT_VERSION: i16 = 4;
@@ -42,7 +43,7 @@ impl Manner {
     /// clients send no more.
     fn window(self) -> usize {
         match self {
-            Manner::Pipelined => 5,
+            Manner::Pipelined => PRODUCER_BATCHES_MAX,
             Manner::Idempotent | Manner::Plain | Manner::Passing => 1,
         }
     }

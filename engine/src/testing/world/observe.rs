@@ -8,7 +8,7 @@ use super::super::oracle::{Violation, demand};
 use super::nodes::POOL_BYTES;
 use super::{Place, World};
 use crate::kafka::REQUESTS_IN_FLIGHT_MAX;
-use crate::{GroupId, LogIndex, NodeId, ReplicaStatus};
+use crate::{GroupId, LogIndex, NodeId, PRODUCER_BATCHES_MAX, ReplicaStatus};
 
 impl World {
     /// Looks at the replicas of a shard that has taken a turn.
@@ -167,12 +167,14 @@ impl World {
         }
     }
 
-    /// How many requests can be on their way at a shard: one of each client, and those of the
-    /// connections that floods have made and closed.
+    /// How many requests can be on their way at a shard: those of each client, as many again on a
+    /// connection that it has given up, and those of the connections that floods have made and closed.
     fn requests_max(&self) -> usize {
         let floods = self.report.faults.get("flood").copied().unwrap_or(0);
         let floods = usize::try_from(floods).expect("few floods");
-        self.clients.len() * 2 + floods * REQUESTS_IN_FLIGHT_MAX
+        let pipelined = usize::try_from(self.plan.pipelined_producers).expect("few producers");
+        let of_clients = self.clients.len() + pipelined * (PRODUCER_BATCHES_MAX - 1);
+        of_clients * 2 + floods * REQUESTS_IN_FLIGHT_MAX
     }
 
     pub(super) fn note_recovery(&mut self, node: NodeId, opened: &OpenedDisk) {

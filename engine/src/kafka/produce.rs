@@ -140,23 +140,25 @@ impl Handler for ProduceHandler {
                 let place = self.parts.add();
                 // Taken, so that the frame's memory is freed once the log has its own copy.
                 let records = partition.records.take();
-                let header = records.as_ref().map(|bytes| BatchHeader::read(bytes));
+                let found = match refusal {
+                    Some(code) => Err(code),
+                    None => cx.directory.partition(&topic.name, partition.index),
+                };
+                let (facts, checked) = match found {
+                    Ok(found) => {
+                        let batch = check(records, found.configs, self.version, cx.now);
+                        let header = batch.as_ref().ok().map(|batch| &batch.header);
+                        let facts = header.and_then(ProducerFacts::of);
+                        (facts, batch.map(|batch| (found.group, batch)))
+                    }
+                    // Nobody has read it, and what comes behind it needs to know.
+                    Err(code) => (facts_of(records.as_ref()), Err(Refused::new(code))),
+                };
                 let part = Part {
                     topic: number,
                     index: partition.index,
-                    facts: header.and_then(|read| ProducerFacts::of(&read.ok()?)),
+                    facts,
                 };
-                let found = match refusal {
-                    Some(code) => Err(Refused::new(code)),
-                    None => cx
-                        .directory
-                        .partition(&topic.name, partition.index)
-                        .map_err(Refused::new),
-                };
-                let checked = found.and_then(|partition| {
-                    let batch = check(records, partition.configs, self.version, cx.now)?;
-                    Ok((partition.group, batch))
-                });
                 match checked {
                     Ok((group, batch)) => {
                         let batches = vec![batch];
@@ -188,6 +190,11 @@ impl Handler for ProduceHandler {
     fn handle_timeout(&mut self, _cx: &mut Context<'_>) -> Step {
         self.finish()
     }
+}
+
+/// Where the first batch of records stands in its producer's sequence, if it has a header.
+fn facts_of(records: Option<&Buffer>) -> Option<ProducerFacts> {
+    ProducerFacts::of(&BatchHeader::read(records?).ok()?)
 }
 
 fn answer(index: i32, result: OpResult) -> ProducePartitionResponse {

@@ -6,7 +6,7 @@
 //! its sequence number the second comes too early, and that is no answer after which a producer asks
 //! again: librdkafka begins a new epoch and sends all that is open as new, also what other partitions
 //! have appended and not yet acknowledged, hence twice; if the producer has not written to the
-//! partition before, it gives up for good. Refusals for the reason of the first, both are sent again, in
+//! partition before, it gives up for good. Refused for the reason of the first, both are sent again, in
 //! their order.
 
 use std::collections::VecDeque;

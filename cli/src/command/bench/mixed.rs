@@ -1,8 +1,6 @@
 //! `highwater bench mixed`.
 
-use std::time::Duration;
-
-use highwater_bench::{MixedLoad, MixedReport, ProduceLoad, Side, mixed};
+use highwater_bench::{MixedLoad, MixedReport, Side, mixed};
 use serde_json::json;
 
 use super::{Load, broken, megabytes, percentiles_text, server_text, with_kind};
@@ -36,20 +34,9 @@ impl Arguments {
             None => against.both(quic, printer).await?,
         };
         let client = self.load.client().await?;
-        let (rate, batching) = (self.rate, self.load.batching(self.linger_ms));
-        let produce = ProduceLoad {
-            topic: self.load.topic,
-            record_bytes: self.load.record_bytes,
-            producers: self.producers,
-            batching,
-            rate,
-            warm_up: Duration::from_secs_f64(self.load.warm_up),
-            duration: Duration::from_secs_f64(self.load.seconds),
-            seed: self.load.seed,
-            server_pids: self.load.measured.server_pid,
-        };
+        let rate = self.rate;
         let load = MixedLoad {
-            produce,
+            produce: self.load.produce(self.producers, self.linger_ms, rate),
             consumers: self.consumers,
         };
         let report = mixed(&client, &load).await;

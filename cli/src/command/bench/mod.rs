@@ -162,6 +162,21 @@ impl Load {
         self.measured.cluster.connect(false).await
     }
 
+    /// What so many producers send, at a rate or as fast as it is acknowledged.
+    fn produce(self, producers: usize, linger_ms: u64, rate: Option<u32>) -> ProduceLoad {
+        ProduceLoad {
+            batching: self.batching(linger_ms),
+            topic: self.topic,
+            record_bytes: self.record_bytes,
+            producers,
+            rate,
+            warm_up: Duration::from_secs_f64(self.warm_up),
+            duration: Duration::from_secs_f64(self.seconds),
+            seed: self.seed,
+            server_pids: self.measured.server_pid,
+        }
+    }
+
     fn batching(&self, linger_ms: u64) -> Batching {
         Batching {
             batch_bytes: self.batch_bytes,
@@ -248,18 +263,7 @@ impl ProduceArguments {
             None => against.pipeline(printer).await?,
         };
         let client = self.load.client().await?;
-        let batching = self.load.batching(self.linger_ms);
-        let load = ProduceLoad {
-            topic: self.load.topic,
-            record_bytes: self.load.record_bytes,
-            producers: self.producers,
-            batching,
-            rate: self.rate,
-            warm_up: Duration::from_secs_f64(self.load.warm_up),
-            duration: Duration::from_secs_f64(self.load.seconds),
-            seed: self.load.seed,
-            server_pids: self.load.measured.server_pid,
-        };
+        let load = self.load.produce(self.producers, self.linger_ms, self.rate);
         let report = produce(&client, &load).await;
         let report = report.map_err(|error| broken(&error))?;
         let ratios = ceilings.produced(report.bytes_per_second, report.latency.p50_us);

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use highwater_bench::ProduceLoad;
 use highwater_bench::sweep::{Broken, Step, SweepLoad, page, sweep, throughput_chart};
 use serde_json::json;
 
@@ -46,21 +45,9 @@ impl Arguments {
         self.load.begin(printer).await?;
         let ceilings = self.load.against.sync(printer)?;
         let client = self.load.client().await?;
-        let batching = self.load.batching(self.linger_ms);
-        let durability = self.load.measured.durability;
-        let produce = ProduceLoad {
-            topic: self.load.topic,
-            record_bytes: self.load.record_bytes,
-            producers: self.producers,
-            batching,
-            rate: None,
-            warm_up: Duration::from_secs_f64(self.load.warm_up),
-            duration: Duration::from_secs_f64(self.load.seconds),
-            seed: self.load.seed,
-            server_pids: self.load.measured.server_pid,
-        };
+        let durability = self.load.measured.durability.clone();
         let load = SweepLoad {
-            produce,
+            produce: self.load.produce(self.producers, self.linger_ms, None),
             from: self.from,
             factor: self.factor,
             to: self.to,

@@ -41,21 +41,7 @@ impl Partition {
             Output::Append { write, entries } => {
                 self.append(env, positions::write_to_log(write), &entries);
             }
-            Output::Cut { write, first } => {
-                if !mutant!(ProducersNotCut) {
-                    self.producers.cut(first);
-                }
-                let cut = first;
-                let (write, first) = (
-                    positions::write_to_log(write),
-                    positions::index_to_log(first),
-                );
-                let staged = env.store.cut(self.group, write, first);
-                self.check_staged(staged);
-                if let Ok(end) = env.store.end(self.group) {
-                    self.positions.cut(cut, end.offset);
-                }
-            }
+            Output::Cut { write, first } => self.cut(env, positions::write_to_log(write), first),
             Output::Base { write, before } => {
                 self.install_base(env, positions::write_to_log(write), before.index);
             }
@@ -116,6 +102,23 @@ impl Partition {
         }
     }
 
+    fn cut<S: Storage>(&mut self, env: &mut Env<'_, S>, write: log::WriteId, first: LogIndex) {
+        if !mutant!(ProducersNotCut) {
+            self.producers.cut(first);
+        }
+        let had_hole = env.store.first_hole(self.group).is_some();
+        let staged = env
+            .store
+            .cut(self.group, write, positions::index_to_log(first));
+        self.check_staged(staged);
+        if let Ok(end) = env.store.end(self.group) {
+            self.positions.cut(first, end.offset);
+        }
+        if had_hole {
+            self.holes_cut(env);
+        }
+    }
+
     /// The entry whose meta consensus has put out: a proposal's, a peer's, or a no-op of its own.
     fn entry_of<S: Storage>(&mut self, env: &Env<'_, S>, meta: &EntryMeta) -> NewEntry {
         let key = (meta.id.index.0, meta.id.term.get());
@@ -166,6 +169,7 @@ impl Partition {
             Ok(producers) => self.producers = producers,
             Err(error) => return self.freeze(format!("the leader's base: {error}")),
         }
+        let had_hole = env.store.first_hole(self.group).is_some();
         self.positions.restart(before, base.start.offset);
         self.log_start_offset = base.log_start_offset;
         if let Some((at, owner)) = state.owner {
@@ -173,6 +177,9 @@ impl Partition {
         }
         let staged = env.store.base(self.group, write, base);
         self.check_staged(staged);
+        if had_hole {
+            self.holes_cut(env);
+        }
     }
 
     /// A cut, base or hard state that the log refuses is a broken invariant, unless the disk has

@@ -41,4 +41,12 @@ impl Partition {
             self.freeze(error.to_string());
         }
     }
+
+    /// What was bad may have gone with what was cut. Of a hole that was found while it ran only
+    /// the log knows, so that consensus does not say that it has ended.
+    pub(super) fn holes_cut<S: Storage>(&mut self, env: &mut Env<'_, S>) {
+        if !self.raft.is_quarantined() && env.store.first_hole(self.group).is_none() {
+            self.quarantine_ended(env);
+        }
+    }
 }

@@ -352,7 +352,7 @@ impl Partition {
         peer: NodeId,
         round: consensus::BeatRound,
     ) -> Option<consensus::BeatRow> {
-        if self.frozen.is_some() {
+        if self.is_silent() {
             return None;
         }
         self.raft.beat_row(peer, round)

@@ -2,7 +2,7 @@
 //!
 //! The log decides what fits (`Store::supply`); here is only who is asked. Any replica will do,
 //! leader or not: what it gives is believed for its chain, not for its word. A leader whose holes
-//! stay makes way for others.
+//! stay makes way for others: it hands over, or if it can bring nobody that far it falls silent.
 
 use std::time::Duration;
 
@@ -30,6 +30,17 @@ pub(super) struct MakingWay {
     due: Option<Duration>,
     /// How often it has.
     turns: usize,
+    /// How far the group had come when `due` was set.
+    reached: Reached,
+    /// It says nothing more while it leads, so that it soon does not.
+    is_silent: bool,
+}
+
+/// What moves while a leader is of use: the commit index, and what each follower holds.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Reached {
+    commit: LogIndex,
+    matched: Vec<Option<LogIndex>>,
 }
 
 /// Which peer is asked next.
@@ -178,24 +189,35 @@ impl Partition {
     /// A leader with a hole cannot serve all that is committed, nor bring others up to date with
     /// it; its owner may lack just that to go on. Another replica may have it, so it hands over:
     /// to each that has all of the log's end in turn, since which of them are whole it cannot know.
-    /// Without such a one it goes on: most of a log is better than none.
+    /// Without such a one it goes on, for most of a log is better than none; but if nothing moves
+    /// any more, then what is lost is what the others wait for, and it falls silent.
     pub(super) fn make_way<S: Storage>(&mut self, env: &Env<'_, S>) {
         let now = env.now.monotonic;
         if !self.is_leader() || env.store.first_hole(self.group).is_none() {
             self.making_way.due = None;
             return;
         }
-        let due = *self.making_way.due.get_or_insert(now + HOLE_PATIENCE);
+        let Some(due) = self.making_way.due else {
+            self.making_way.due = Some(now + HOLE_PATIENCE);
+            self.making_way.reached = self.reached();
+            return;
+        };
         if now < due {
             return;
         }
         self.making_way.due = Some(now + HOLE_PATIENCE);
+        let reached = self.reached();
+        let has_moved = reached != self.making_way.reached;
+        self.making_way.reached = reached;
         let last = self.raft.last().index;
         let others = self.spec.replicas.iter().copied();
         let others: Vec<NodeId> = others
             .filter(|&node| self.raft.match_index(node) == Some(last))
             .collect();
         if others.is_empty() {
+            if !has_moved && self.raft.commit_index() < last {
+                self.fall_silent();
+            }
             return;
         }
         let to = others[self.making_way.turns % others.len()];
@@ -209,9 +231,30 @@ impl Partition {
         );
     }
 
+    fn reached(&self) -> Reached {
+        let replicas = self.spec.replicas.iter();
+        Reached {
+            commit: self.raft.commit_index(),
+            matched: replicas.map(|&node| self.raft.match_index(node)).collect(),
+        }
+    }
+
+    /// The others take it for dead and choose among themselves; it hears of no quorum any more,
+    /// and by that follows before long. To consensus its messages are lost, which is always safe.
+    fn fall_silent(&mut self) {
+        tracing::warn!(group = self.group.0, "nothing moves past a hole: silent");
+        self.making_way.is_silent = true;
+    }
+
+    /// Whether it says nothing to its peers, neither by messages nor by rows.
+    pub(super) fn is_silent(&self) -> bool {
+        self.frozen.is_some() || self.making_way.is_silent
+    }
+
     /// Another may have led meanwhile.
     pub(super) fn restart_making_way(&mut self) {
         self.making_way.due = None;
+        self.making_way.is_silent = false;
     }
 }
 

@@ -52,6 +52,9 @@ impl Partition {
         lane: Lane,
         message: Message,
     ) {
+        if self.is_silent() {
+            return;
+        }
         let queue = self.senders.entry((to, lane)).or_default();
         queue.unsent.push_back(Unsent {
             session,

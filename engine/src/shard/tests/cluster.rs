@@ -411,6 +411,22 @@ impl Cluster {
         self.restart_on(number, |disk| disk.remove(path).unwrap());
     }
 
+    /// What was once written rots, wherever it is `found` in a file, and nobody has noticed yet.
+    pub(super) fn rot(&mut self, number: u32, path: &str, found: &[u8]) {
+        let disk = &self.nodes[&NodeId(number)].disk;
+        let contents = disk.contents(path).unwrap();
+        let places = contents.windows(found.len()).enumerate();
+        let places: Vec<usize> = places
+            .filter(|(_, it)| *it == found)
+            .map(|(at, _)| at)
+            .collect();
+        assert!(!places.is_empty(), "it is not there");
+        for at in places {
+            disk.corrupt(path, at as u64, &vec![0; found.len()])
+                .unwrap();
+        }
+    }
+
     fn restart_on(&mut self, number: u32, damage: impl Fn(&MemoryDisk)) {
         let id = NodeId(number);
         let now = self.clock();

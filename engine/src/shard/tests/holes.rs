@@ -74,3 +74,29 @@ fn without_another_that_could_lead_it_goes_on() {
     let answer = cluster.ask(leader, produce("a"));
     assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
 }
+
+#[test]
+fn a_leader_that_can_bring_nobody_past_a_hole_falls_silent() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let answer = cluster.ask(1, produce("kept"));
+    assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+    cluster.drop_appends(true);
+    cluster.submit(1, produce("lost before anybody else had it"));
+    // It leads again, and its memory of what it has not sent is gone.
+    cluster.restart(1);
+    cluster.elect(1);
+    cluster.rot(1, "groups/5/0000000001.log", b"before anybody");
+    cluster.drop_appends(false);
+    let leader = cluster.run_until_led_by_other(1);
+    let answer = cluster.ask(leader, produce("after"));
+    assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+    cluster.run(10 * SECOND);
+    assert!(cluster.status(leader).is_leader);
+    assert!(serves_all(&mut cluster, leader));
+    assert_eq!(
+        cluster.status(1).commit_index,
+        cluster.status(leader).commit_index
+    );
+    assert_eq!(cluster.report(1).gauges.quarantined, 0, "it was cut");
+}

@@ -123,7 +123,10 @@ fn quarantine(recovered: &RecoveredGroup) -> consensus::Quarantine {
         Some(found) => {
             let first = positions::index_from_log(found.first);
             if found.reaches_end {
-                consensus::Quarantine::ToEnd { first }
+                // What was missing may have been replaced since, though the replica has not
+                // rejoined: the log ends there now.
+                let last = positions::index_from_log(recovered.last.index);
+                consensus::Quarantine::ToEnd { first: last.next() }
             } else {
                 consensus::Quarantine::Hole { first }
             }

@@ -199,6 +199,17 @@ impl Cluster {
         panic!("the cluster does not come to rest");
     }
 
+    /// Turns, with time passing when nobody has anything to say, until it is so.
+    pub(super) fn run_until(&mut self, is_so: impl Fn(&Cluster) -> bool) {
+        let end = self.now + Duration::from_secs(60);
+        while !is_so(self) {
+            assert!(self.now < end, "it does not come about");
+            if !self.round() {
+                self.now += STEP;
+            }
+        }
+    }
+
     /// One turn of every node. What comes out is carried, and looked at in the next one. Gives
     /// whether anything came out.
     pub(super) fn round(&mut self) -> bool {
@@ -425,6 +436,15 @@ impl Cluster {
             disk.corrupt(path, at as u64, &vec![0; found.len()])
                 .unwrap();
         }
+    }
+
+    /// The power fails, and a file holds nothing but zeros behind its first block when it comes
+    /// back.
+    pub(super) fn restart_with_zeros(&mut self, number: u32, path: &str) {
+        self.restart_on(number, |disk| {
+            let len = disk.contents(path).unwrap().len();
+            disk.corrupt(path, 4096, &vec![0; len - 4096]).unwrap();
+        });
     }
 
     fn restart_on(&mut self, number: u32, damage: impl Fn(&MemoryDisk)) {

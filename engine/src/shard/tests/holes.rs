@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use highwater_consensus::LogIndex;
+
 use super::cluster::Cluster;
 use super::{fetch, node, produce};
 use crate::ops::{GroupConfig, Op, Outcome};
@@ -99,4 +101,26 @@ fn a_leader_that_can_bring_nobody_past_a_hole_falls_silent() {
         cluster.status(leader).commit_index
     );
     assert_eq!(cluster.report(1).gauges.quarantined, 0, "it was cut");
+}
+
+#[test]
+fn a_replica_on_its_way_back_is_there_after_a_restart() {
+    // In one of these turns what was missing is on the disk again, and has not been agreed on.
+    for turns in 0..12 {
+        let mut cluster = Cluster::new(3);
+        cluster.elect(1);
+        for _ in 0..40 {
+            let answer = cluster.ask(1, produce(&"x".repeat(100_000)));
+            assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+        }
+        cluster.drop_appends(true);
+        cluster.restart_with_zeros(2, "groups/5/0000000001.log");
+        assert_eq!(cluster.status(2).last_index, LogIndex(0));
+        cluster.drop_appends(false);
+        cluster.run_until(|cluster| cluster.status(2).last_index > LogIndex(0));
+        (0..turns).for_each(|_| _ = cluster.round());
+        cluster.restart(2);
+        cluster.run_until(|cluster| cluster.report(2).gauges.quarantined == 0);
+        assert_eq!(cluster.status(2).last_index, cluster.status(1).last_index);
+    }
 }

@@ -156,10 +156,13 @@ impl Partition {
         write: log::WriteId,
         before: LogIndex,
     ) {
-        let base = self
+        let mut base = self
             .bases
             .remove(&before)
             .expect("a base is here when consensus installs it");
+        // It says how far up a log can start that begins there. What was deleted behind it stays
+        // deleted, though only entries that are still to come would say so again.
+        base.log_start_offset = base.log_start_offset.max(self.log_start_offset);
         let state = match GroupState::decode(&base.state) {
             Ok(state) => state,
             Err(error) => return self.freeze(format!("the leader's base: {error}")),

@@ -95,6 +95,9 @@ fn seeds_that_have_shown_a_bug_are_clean() {
         (110_417, 3),
         (110_489, 3),
         (110_930, 2),
+        (207_623, 3),
+        (305_968, 7),
+        (308_352, 4),
     ];
     for (seed, nodes) in found {
         check(&Plan::new(seed, nodes, Profile::Swarm));

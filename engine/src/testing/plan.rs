@@ -226,7 +226,7 @@ impl Plan {
             topics: Vec::new(),
             groups: 0,
             churn: rng.u8(..3) == 0,
-            producers: rng.u32(2..=4),
+            producers: rng.u32(PRODUCERS_MIN..=4),
             pipelined_producers: pipelined.u32(0..=2),
             plain_producers: rng.u32(0..=2),
             consumers: rng.u32(1..=4),
@@ -252,6 +252,10 @@ impl Plan {
             disk_read_flips,
             faults: Vec::new(),
         };
+        if plan.producers + plan.pipelined_producers + plan.plain_producers == PRODUCERS_MIN {
+            // Enough is acknowledged by few too, if they do not wait that long.
+            plan.pause_max /= 2;
+        }
         plan.topics = topics(&mut rng, nodes);
         let mut ages = stream(seed, "ages");
         for topic in &mut plan.topics {
@@ -304,6 +308,9 @@ impl Plan {
         self.shards[at]
     }
 }
+
+/// How many producers there are at least.
+const PRODUCERS_MIN: u32 = 2;
 
 /// How long producers wait. A second of simulated time costs what happens in it, and faults happen
 /// by the clock: most runs have a light load, so that more faults are met for the same work, and

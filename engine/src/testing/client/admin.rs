@@ -32,6 +32,8 @@ pub(in super::super) struct Admin {
     passing: Option<TopicPlan>,
     made: u32,
     doing: Option<Doing>,
+    /// How often it has asked for what it is doing.
+    asked: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -48,6 +50,7 @@ impl Admin {
             passing: topics.first().filter(|_| churn).cloned(),
             made: 0,
             doing: None,
+            asked: 0,
         }
     }
 
@@ -58,7 +61,9 @@ impl Admin {
     pub(super) fn wish(&mut self, scene: &mut Scene<'_>) -> Option<Wish> {
         if self.doing.is_none() {
             self.doing = self.next(scene);
+            self.asked = 0;
         }
+        self.asked += 1;
         let node = scene.any_node();
         Some(match self.doing.as_ref()? {
             Doing::Create(topic) => wish(node, &self.create(topic), CREATE_VERSION),
@@ -156,7 +161,9 @@ impl Admin {
             }
             other => return is_to_be_repeated(scene, other),
         }
-        if self.missing.pop_front().is_none() {
+        // An earlier question may still be on its way, and would make the topic anew after it was
+        // deleted: a request names no topic but by its name.
+        if self.missing.pop_front().is_none() && self.asked == 1 {
             *scene.passing = Some(Arc::from(topic.name.as_str()));
         }
         self.doing = None;

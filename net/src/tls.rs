@@ -94,9 +94,21 @@ impl Trust {
 #[derive(Clone)]
 pub struct PeerTls {
     identity: NodeIdentity,
-    pub(crate) server: Arc<QuicServerConfig>,
-    pub(crate) client: Arc<QuicClientConfig>,
+    pub(crate) server: PeerServerTls,
+    pub(crate) client: PeerDialTls,
     pub(crate) secret: EndpointSecret,
+}
+
+/// What a node needs for those who dial it, by transport.
+#[derive(Clone)]
+pub(crate) struct PeerServerTls {
+    pub(crate) quic: Arc<QuicServerConfig>,
+}
+
+/// What a node needs to dial others, by transport.
+#[derive(Clone)]
+pub(crate) struct PeerDialTls {
+    pub(crate) quic: Arc<QuicClientConfig>,
 }
 
 impl PeerTls {
@@ -124,8 +136,10 @@ impl PeerTls {
         finish_client(&mut client, ALPN_PEER);
         Ok(PeerTls {
             identity,
-            server,
-            client: quic_client(client),
+            server: PeerServerTls { quic: server },
+            client: PeerDialTls {
+                quic: quic_client(client),
+            },
             secret: EndpointSecret::of(credentials),
         })
     }
@@ -317,7 +331,7 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<NodeIdentity, Cer
 }
 
 /// Who is at the other end of a connection between nodes, by its verified certificate.
-pub(crate) fn peer_identity(
+pub(crate) fn quic_peer_identity(
     connection: &quinn::Connection,
 ) -> Result<NodeIdentity, CertificateError> {
     let chain = connection
@@ -335,7 +349,7 @@ pub(crate) fn raw_client(
     trust: &Trust,
     credentials: Option<&Credentials>,
     alpn: &[u8],
-) -> Arc<QuicClientConfig> {
+) -> PeerDialTls {
     let provider = crypto_provider();
     let roots = trust.roots().unwrap();
     let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
@@ -349,5 +363,7 @@ pub(crate) fn raw_client(
             .unwrap(),
     };
     finish_client(&mut client, alpn);
-    quic_client(client)
+    PeerDialTls {
+        quic: quic_client(client),
+    }
 }

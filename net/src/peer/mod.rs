@@ -37,15 +37,15 @@ mod outbox;
 mod session;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use highwater_record::BufferPool;
 
 use crate::identity::{Boot, Incarnation, Life, NodeId};
-use crate::quic::{self, Path, Shape};
+use crate::quic;
 
 pub use counters::PeerCounters;
 pub use endpoint::{PeerEndpoint, StartError};
@@ -63,34 +63,6 @@ pub const CONTROL_FRAME_BYTES_MAX: usize = 4 << 20;
 
 /// How many newcomers may be greeted at once.
 const INCOMING_MAX: usize = 64;
-
-/// After how much silence a lane is given up. A dead peer is noticed by Raft's beats long before,
-/// and one that has been started anew says so itself, at once; this only ends what waits for a
-/// machine that has gone. Shorter, and a thread that got no processor for some seconds would take
-/// the silence that it has missed reading for its peer's.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// After how much silence the dialer says that it is there.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
-
-/// Windows by lane. The append lane's hold what Raft may have in flight to a peer; control has
-/// little, catch-up is not to fill the network's queues.
-fn lane_shape(lane: Lane) -> Shape {
-    const MIB: u32 = 1 << 20;
-    let (stream, connection, send) = match lane {
-        Lane::Control => (MIB, MIB, MIB),
-        Lane::Append => (8 * MIB, 32 * MIB, 16 * MIB),
-        Lane::Bulk => (8 * MIB, 8 * MIB, 8 * MIB),
-    };
-    Shape {
-        stream_receive_window: stream,
-        receive_window: connection,
-        send_window: send.into(),
-        streams_max: 1,
-        keep_alive: Some(KEEP_ALIVE),
-        idle_timeout: IDLE_TIMEOUT,
-    }
-}
 
 /// The three roads between two nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -252,17 +224,6 @@ impl PeerConfig {
             seed: 0,
         }
     }
-
-    /// The path to a peer.
-    fn path_to(&self, remote: IpAddr) -> Path {
-        let datagram_bytes_max = self.loopback_datagram_bytes_max;
-        match Path::to(remote, self.network_datagram_bytes_max) {
-            Path::Loopback if datagram_bytes_max < LOOPBACK_DATAGRAM_BYTES_MAX => {
-                Path::Network { datagram_bytes_max }
-            }
-            path => path,
-        }
-    }
 }
 
 /// A frame is not taken to be sent.
@@ -309,7 +270,7 @@ pub enum DownReason {
     ConnectionLost {
         /// The lane that ended first.
         lane: Lane,
-        /// What QUIC says.
+        /// What the transport says.
         error: String,
     },
     /// The peer sent something that is no frame of this lane.

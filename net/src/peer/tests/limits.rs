@@ -1,12 +1,11 @@
 //! Everything has a bound, and at the bound it waits, refuses or ends, as it should.
 
 use bytes::Bytes;
-use quinn::Connection;
 
+use super::stranger::{Stranger, hello, open};
 use super::*;
-use crate::gather::Gather;
 use crate::peer::handshake::{Hello, read};
-use crate::quic::{self, Path};
+use crate::peer::transport::{Connection, Receiver, Sender};
 
 const MIB: usize = 1 << 20;
 
@@ -164,36 +163,37 @@ async fn a_frame_above_the_whole_budget_ends_the_session() {
     assert_eq!(reason, above);
 }
 
+/// A lane of somebody who has been let in.
+struct OpenLane {
+    _connection: Connection,
+    send: Sender,
+    receive: Receiver,
+}
+
 /// A good node 1 by its handshake, which says what it likes afterwards.
-async fn three_lanes(cluster: &Cluster, to: &Node) -> Vec<(Connection, quinn::SendStream)> {
-    let endpoint = quic::endpoint(loopback(), None, None).unwrap().endpoint;
+async fn three_lanes(cluster: &Cluster, to: &Node) -> Vec<OpenLane> {
+    let stranger = Stranger::node(cluster, 1);
     let mut lanes = Vec::new();
     for lane in Lane::ALL {
-        let transport = lane_shape(lane).over(Path::Loopback);
-        let config = quic::client_config(cluster.tls(1).client, transport);
-        let name = to.endpoint.owner_identity().peer_name();
-        let connecting = endpoint.connect_with(config, to.as_peer().address, &name);
-        let connection = connecting.unwrap().await.unwrap();
-        let (mut send, receive) = connection.open_bi().await.unwrap();
+        let mut connection = stranger.connect(to).await.unwrap();
         let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            cluster: cluster.ca.cluster(),
-            from: Life {
-                node: id(1),
-                incarnation: incarnation(1),
-                boot: Boot(1),
-            },
-            to: to.id(),
-            to_incarnation: None,
-            session: SessionNumber(1 << 32 | 1),
             lane,
+            ..hello(cluster, 1, to)
         };
-        send.write_all(&hello.encode()).await.unwrap();
-        read(&mut Gather::new(receive)).await.unwrap().unwrap();
-        lanes.push((connection, send));
+        let (send, mut receive) = open(&mut connection, &hello.encode()).await;
+        read(&mut receive).await.unwrap().unwrap();
+        lanes.push(OpenLane {
+            _connection: connection,
+            send,
+            receive,
+        });
     }
     lanes
+}
+
+async fn say(send: &mut Sender, bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    send.write_all(&mut [bytes]).await.unwrap();
 }
 
 #[tokio::test]
@@ -213,15 +213,16 @@ async fn a_length_that_lies_ends_the_session_and_takes_no_memory() {
             node.endpoint.set_peers(&[dialer]);
             let mut lanes = three_lanes(&cluster, &node).await;
             node.up().await;
-            let send = &mut lanes[lane.index()].1;
-            send.write_all(&bytes.to_le_bytes()).await.unwrap();
+            say(&mut lanes[lane.index()].send, &bytes.to_le_bytes()).await;
             let max = lane.frame_bytes_max();
             let expected = DownReason::FrameTooLarge { lane, bytes, max };
             assert_eq!(node.down().await.2, expected);
             assert_eq!(pool.budget().used(), 0);
             // The other lanes go with it.
-            for (connection, _) in &lanes {
-                timeout(PATIENCE, connection.closed()).await.unwrap();
+            for mut lane in lanes {
+                let mut byte = [0];
+                let over = timeout(PATIENCE, lane.receive.read_array(&mut byte));
+                assert_ne!(over.await.unwrap(), Ok(true));
             }
         }
     }
@@ -239,10 +240,10 @@ async fn half_a_frame_is_never_delivered() {
     node.endpoint.set_peers(&[dialer]);
     let mut lanes = three_lanes(&cluster, &node).await;
     node.up().await;
-    let (_, send) = &mut lanes[1];
-    send.write_all(&100_u32.to_le_bytes()).await.unwrap();
-    send.write_all(&[7; 99]).await.unwrap();
-    send.finish().unwrap();
+    let send = &mut lanes[Lane::Append.index()].send;
+    say(send, &100_u32.to_le_bytes()).await;
+    say(send, &[7; 99]).await;
+    send.finish().await;
     let (_, _, reason) = node.down().await;
     assert!(
         matches!(
@@ -262,20 +263,14 @@ async fn a_flood_of_newcomers_is_bounded_and_passes() {
     let cluster = Cluster::new();
     let mut node = cluster.start(2);
     // Connections that say nothing.
-    let endpoint = quic::endpoint(loopback(), None, None).unwrap().endpoint;
-    let name = node.endpoint.owner_identity().peer_name();
+    let stranger = Stranger::node(&cluster, 1);
     let absent = Peer {
         node: id(1),
         incarnation: None,
         address: loopback(),
     };
     node.endpoint.set_peers(&[absent]);
-    let connecting = (0..INCOMING_MAX + 10).map(|_| {
-        let transport = lane_shape(Lane::Append).over(Path::Loopback);
-        let config = quic::client_config(cluster.tls(1).client, transport);
-        let connecting = endpoint.connect_with(config, node.as_peer().address, &name);
-        connecting.unwrap()
-    });
+    let connecting = (0..INCOMING_MAX + 10).map(|_| stranger.connect(&node));
     let connected = futures_util::future::join_all(connecting).await;
     let silent: Vec<_> = connected.into_iter().flatten().collect();
     let refused = (INCOMING_MAX + 10 - silent.len()) as u64;

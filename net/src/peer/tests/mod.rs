@@ -5,6 +5,7 @@ mod frames;
 mod limits;
 mod refusals;
 mod sessions;
+mod stranger;
 
 use std::net::SocketAddr;
 use std::time::Duration;

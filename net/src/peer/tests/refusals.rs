@@ -2,77 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint};
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use tokio::net::UdpSocket;
 
+use super::stranger::{Stranger, hello, open, turned_away};
 use super::*;
-use crate::ca::{Credentials, params};
-use crate::identity::peer_name;
+use crate::ca::params;
 use crate::peer::handshake::{Hello, read};
-use crate::quic::{self, Path};
-use crate::tls::{ALPN_KAFKA, ALPN_PEER, ClientTls, Trust, raw_client};
-
-/// Somebody who speaks QUIC and says what they like.
-struct Stranger {
-    endpoint: Endpoint,
-    tls: Arc<QuicClientConfig>,
-}
-
-impl Stranger {
-    fn with(tls: Arc<QuicClientConfig>) -> Stranger {
-        Stranger {
-            endpoint: quic::endpoint(loopback(), None, None).unwrap().endpoint,
-            tls,
-        }
-    }
-
-    /// That shows `credentials`, or none.
-    fn new(trust: &Trust, credentials: Option<&Credentials>, alpn: &[u8]) -> Stranger {
-        Stranger::with(raw_client(trust, credentials, alpn))
-    }
-
-    /// A good node that will say something else than it should.
-    fn node(cluster: &Cluster, node: u32) -> Stranger {
-        Stranger::with(cluster.tls(node).client)
-    }
-
-    async fn connect(&self, to: &Node) -> Result<Connection, quinn::ConnectionError> {
-        let peer = to.as_peer();
-        let transport = lane_shape(Lane::Append).over(Path::Loopback);
-        let config = quic::client_config(self.tls.clone(), transport);
-        let name = peer_name(to.endpoint.owner_identity().cluster, peer.node);
-        let connecting = self.endpoint.connect_with(config, peer.address, &name);
-        connecting.unwrap().await
-    }
-
-    /// Says `bytes` on a connection, and reports how that ends.
-    async fn say(&self, to: &Node, bytes: &[u8]) -> quinn::ConnectionError {
-        let connection = self.connect(to).await.unwrap();
-        let (mut send, _receive) = connection.open_bi().await.unwrap();
-        send.write_all(bytes).await.unwrap();
-        connection.closed().await
-    }
-}
-
-/// What node `from` should say to `to`.
-fn hello(cluster: &Cluster, from: u32, to: &Node) -> Hello {
-    Hello {
-        version_min: 1,
-        version_max: 1,
-        cluster: cluster.ca.cluster(),
-        from: Life {
-            node: id(from),
-            incarnation: incarnation(from),
-            boot: Boot(1),
-        },
-        to: to.id(),
-        to_incarnation: None,
-        session: SessionNumber(1 << 32 | 1),
-        lane: Lane::Control,
-    }
-}
+use crate::tls::{ALPN_KAFKA, ALPN_PEER};
 
 /// A node 2 that knows a node 1 and a node 3, neither of which is there.
 fn lonely(cluster: &Cluster) -> Node {
@@ -90,11 +27,8 @@ fn lonely(cluster: &Cluster) -> Node {
 async fn check_tls(node: &mut Node, stranger: &Stranger) {
     // The client may believe itself connected before the server has looked at its certificate.
     if let Ok(connection) = stranger.connect(node).await {
-        let error = connection.closed().await;
-        assert!(
-            matches!(error, quinn::ConnectionError::ConnectionClosed(_)),
-            "{error}"
-        );
+        let lost = turned_away(connection).await;
+        assert_eq!(lost.refusal, None, "{lost}");
     }
     assert_eq!(node.refusal().await, RefusalReason::Tls);
     assert_eq!(node.endpoint.counters().refused_for(RefusalReason::Tls), 1);
@@ -138,7 +72,7 @@ async fn with_another_protocol() {
     let credentials = cluster.ca.issue_node(&cluster.identity(1)).unwrap();
     let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_KAFKA);
     check_tls(&mut lonely(&cluster), &stranger).await;
-    let client = Stranger::with(ClientTls::new(&cluster.ca.trust()).unwrap().client);
+    let client = Stranger::new(&cluster.ca.trust(), None, ALPN_KAFKA);
     assert!(client.connect(&lonely(&cluster)).await.is_err());
 }
 
@@ -170,18 +104,9 @@ fn certified(cluster: &Cluster, names: Vec<SanType>) -> Stranger {
 async fn check_certificate(cluster: &Cluster, names: Vec<SanType>, reason: RefusalReason) {
     let mut node = lonely(cluster);
     let connection = certified(cluster, names).connect(&node).await.unwrap();
-    assert_eq!(refused(connection.closed().await), Some(reason));
+    assert_eq!(turned_away(connection).await.refusal, Some(reason));
     assert_eq!(node.refusal().await, reason);
     assert_eq!(node.endpoint.counters().refused_for(reason), 1);
-}
-
-fn refused(error: quinn::ConnectionError) -> Option<RefusalReason> {
-    match error {
-        quinn::ConnectionError::ApplicationClosed(close) => {
-            RefusalReason::from_code(close.error_code)
-        }
-        _ => None,
-    }
 }
 
 #[tokio::test]
@@ -209,8 +134,8 @@ async fn with_the_certificate_of_something_else() {
 
 async fn check_saying(cluster: &Cluster, from: u32, bytes: &[u8], reason: RefusalReason) {
     let mut node = lonely(cluster);
-    let error = Stranger::node(cluster, from).say(&node, bytes).await;
-    assert_eq!(refused(error.clone()), Some(reason), "{error}");
+    let lost = Stranger::node(cluster, from).say(&node, bytes).await;
+    assert_eq!(lost.refusal, Some(reason), "{lost}");
     assert_eq!(node.refusal().await, reason);
     assert_eq!(node.endpoint.counters().refused_for(reason), 1);
     assert_eq!(node.endpoint.counters().frames_received, 0);
@@ -294,41 +219,26 @@ async fn for_a_lane_twice_or_an_old_session() {
         session: SessionNumber(1 << 32 | 5),
         ..hello(&cluster, 1, &node)
     };
-    let connection = stranger.connect(&node).await.unwrap();
-    let (mut send, receive) = connection.open_bi().await.unwrap();
-    send.write_all(&current.encode()).await.unwrap();
-    let answer = read(&mut crate::gather::Gather::new(receive))
-        .await
-        .unwrap()
-        .unwrap();
+    let mut connection = stranger.connect(&node).await.unwrap();
+    let (_send, mut receive) = open(&mut connection, &current.encode()).await;
+    let answer = read(&mut receive).await.unwrap().unwrap();
     assert_eq!(answer.from, node.endpoint.life());
     let old = Hello {
         session: SessionNumber(1 << 32 | 4),
         ..current
     };
     for hello in [current, old] {
-        let error = stranger.say(&node, &hello.encode()).await;
-        assert_eq!(refused(error), Some(RefusalReason::OldSession));
+        let lost = stranger.say(&node, &hello.encode()).await;
+        assert_eq!(lost.refusal, Some(RefusalReason::OldSession));
     }
     // Another lane of the same session is welcome.
     let second = Hello {
         lane: Lane::Bulk,
         ..current
     };
-    let (mut send, receive) = stranger
-        .connect(&node)
-        .await
-        .unwrap()
-        .open_bi()
-        .await
-        .unwrap();
-    send.write_all(&second.encode()).await.unwrap();
-    assert!(
-        read(&mut crate::gather::Gather::new(receive))
-            .await
-            .unwrap()
-            .is_some()
-    );
+    let mut connection = stranger.connect(&node).await.unwrap();
+    let (_send, mut receive) = open(&mut connection, &second.encode()).await;
+    assert!(read(&mut receive).await.unwrap().is_some());
 }
 
 /// A node that answers on another node's address is not taken for it.

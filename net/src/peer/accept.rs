@@ -13,7 +13,7 @@ use super::events::PeerEvent;
 use super::handshake::{self, Hello, RefusalReason};
 use super::link::Link;
 use super::session::{self, LaneStream};
-use super::transport::{Connection, Goodbye, Incoming, Receiver, Sender};
+use super::transport::{Connection, Goodbye, Incoming, Lost, Receiver, Sender};
 use super::{INCOMING_MAX, Session, Shared};
 use crate::identity::NodeIdentity;
 
@@ -103,14 +103,10 @@ async fn take_lane(
         .link(identity.node)
         .ok_or(RefusalReason::UnknownNode)?;
     shared.check_member(&identity, &link.peer)?;
-    let (mut send, mut receive) = connection
-        .accept_stream()
-        .await
-        .map_err(|_| RefusalReason::Malformed)?;
+    let (mut send, mut receive) = connection.accept_stream().await.map_err(no_handshake)?;
     let hello = handshake::read(&mut receive)
         .await
-        .ok()
-        .flatten()
+        .map_err(no_handshake)?
         .ok_or(RefusalReason::Malformed)?;
     let version = check_hello(shared, &hello, &identity)?;
     link.take_lane(&hello)?;
@@ -122,6 +118,14 @@ async fn take_lane(
         send,
         receive,
     })
+}
+
+/// Why there was a goodbye in place of a handshake.
+fn no_handshake(lost: Lost) -> RefusalReason {
+    match lost.refusal {
+        Some(reason @ RefusalReason::OtherTransport) => reason,
+        _ => RefusalReason::Malformed,
+    }
 }
 
 /// The version to speak with whoever says `hello` and has shown `identity`.

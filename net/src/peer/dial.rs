@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::try_join3;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::events::{DialError, PeerEvent};
@@ -12,11 +13,11 @@ use super::handshake::{self, Hello, PEER_VERSION_MAX, PEER_VERSION_MIN, RefusalR
 use super::link::Link;
 use super::session::{self, LaneStream};
 use super::transport::{Connection, Goodbye, Lost, Receiver, Sender, Target};
-use super::{Lane, Peer, Session, SessionNumber, Shared};
+use super::{Lane, Peer, Session, SessionNumber, Shared, probe};
 use crate::identity::{Life, NodeIdentity, peer_name};
 
 /// How long an attempt may take, its three lanes together.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pause after a failed attempt doubles from one bound to the other.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -54,18 +55,32 @@ impl Backoff {
 /// Keeps up a link until it is stopped.
 pub(super) async fn keep_up(shared: Arc<Shared>, link: Arc<Link>) {
     let mut stopped = link.stopped();
+    let (stands, seen) = watch::channel(false);
+    let knocking = async {
+        tokio::select! {
+            () = probe::knock(&shared, &link.peer, seen) => {}
+            () = stopped.wait() => {}
+        }
+    };
+    tokio::join!(knocking, dial_again(&shared, &link, stands));
+}
+
+/// Begins a session whenever there is none, and notes when one has stood.
+async fn dial_again(shared: &Arc<Shared>, link: &Arc<Link>, stands: watch::Sender<bool>) {
+    let mut stopped = link.stopped();
     let mut backoff = Backoff::new(shared.config.seed ^ u64::from(link.peer.node.get()));
     let mut last_failure = None;
     loop {
         let number = shared.next_session();
         let dialled = tokio::select! {
-            dialled = timeout(DIAL_TIMEOUT, dial(&shared, &link.peer, number)) => dialled,
+            dialled = timeout(DIAL_TIMEOUT, dial(shared, &link.peer, number)) => dialled,
             () = stopped.wait() => return,
         };
         match dialled.unwrap_or(Err(DialError::Timeout)) {
-            Err(error) => tell_failure(&shared, &link.peer, error, &mut last_failure),
+            Err(error) => tell_failure(shared, &link.peer, error, &mut last_failure),
             Ok((session, lanes)) => {
                 last_failure = None;
+                stands.send_replace(true);
                 let begun = Instant::now();
                 session::run(shared.clone(), link.clone(), session, lanes).await;
                 if begun.elapsed() >= GOOD_SESSION {

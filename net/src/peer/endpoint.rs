@@ -17,8 +17,8 @@ use super::handshake::RefusalReason;
 use super::link::Link;
 use super::transport::Endpoint;
 use super::{
-    CONTROL_FRAME_BYTES_MAX, DownReason, FRAME_BYTES_MAX, Lane, Peer, PeerConfig, SendError,
-    SessionNumber,
+    CONTROL_FRAME_BYTES_MAX, DownReason, FRAME_BYTES_MAX, Lane, Peer, PeerConfig, PeerTransport,
+    SendError, SessionNumber,
 };
 use crate::identity::{Boot, Life, NodeId, NodeIdentity};
 use crate::tls::PeerTls;
@@ -34,10 +34,12 @@ const _: () = assert!(2 * CONTROL_FRAME_BYTES_MAX <= CONTROL_MEMORY_BYTES);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("cannot listen for peers on UDP {listen}: {source}")]
+    #[error("cannot listen for peers on {} {listen}: {source}", transport.protocol())]
     Listen {
         /// The address.
         listen: SocketAddr,
+        /// What would have listened there.
+        transport: PeerTransport,
         /// What the system said.
         source: io::Error,
     },
@@ -92,7 +94,12 @@ impl PeerEndpoint {
             return Err(StartError::Boot(config.boot));
         }
         let listen = config.listen;
-        let not_listening = |source| StartError::Listen { listen, source };
+        let transport = config.transport;
+        let not_listening = |source| StartError::Listen {
+            listen,
+            transport,
+            source,
+        };
         let endpoint = Endpoint::listen(&config, &tls).map_err(not_listening)?;
         let listening = endpoint.local_addr().map_err(not_listening)?;
         let (queue, events) = EventQueue::new();

@@ -84,11 +84,15 @@ pub enum RefusalReason {
     /// Too many handshakes at once.
     #[error("too many handshakes at once")]
     Busy = 12,
+    /// Said by a dialer, in place of its handshake: it is of the other
+    /// [`PeerTransport`](super::PeerTransport), and only wants to know whether we are not.
+    #[error("it has the other peer_transport")]
+    OtherTransport = 13,
 }
 
 impl RefusalReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
 
     /// All reasons, by [`index`](RefusalReason::index).
     pub const ALL: [RefusalReason; RefusalReason::COUNT] = [
@@ -105,6 +109,7 @@ impl RefusalReason {
         RefusalReason::OldSession,
         RefusalReason::Timeout,
         RefusalReason::Busy,
+        RefusalReason::OtherTransport,
     ];
 
     /// Its place in [`RefusalReason::ALL`].

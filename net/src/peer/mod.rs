@@ -2,9 +2,10 @@
 //!
 //! # Lanes, sessions, who dials
 //!
-//! Two nodes have one *link*: three [`Lane`]s, each a QUIC connection of its own with one
-//! long-lived bidirectional stream. Connections of their own, because QUIC's send window and flow
-//! control span a connection: appends in flight would block votes whatever their priority.
+//! Two nodes have one *link*: three [`Lane`]s, each a connection of its own, over QUIC or TCP
+//! ([`PeerTransport`]), with one stream of bytes each way. Connections of their own, because
+//! TCP's stream and QUIC's send window and flow control span a connection: appends in flight would
+//! block votes whatever their priority.
 //!
 //! **The node with the lower id dials all three lanes**, the other accepts; both then send and
 //! receive on them. So a link has one owner, who retries, and there is nothing to settle when both
@@ -21,10 +22,10 @@
 //! # Bounds
 //!
 //! What is sent waits in an outbox per lane, bounded in bytes ([`OutboxLimits`]), then in QUIC's
-//! send window. What is received is gathered once into a pooled buffer and waits in the
-//! [`PeerEvents`] queue, bounded in bytes per lane; when that is full, or the node's memory budget
-//! exhausted, the lane is not read and QUIC's flow control stops the sender. Control has memory of
-//! its own, so that it is read whatever the appends do.
+//! send window or the kernel's buffer. What is received is gathered once into a pooled buffer and
+//! waits in the [`PeerEvents`] queue, bounded in bytes per lane; when that is full, or the node's
+//! memory budget exhausted, the lane is not read and flow control stops the sender. Control has
+//! memory of its own, so that it is read whatever the appends do.
 
 mod accept;
 mod counters;
@@ -34,6 +35,7 @@ mod events;
 mod handshake;
 mod link;
 mod outbox;
+mod probe;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -63,6 +65,44 @@ pub const CONTROL_FRAME_BYTES_MAX: usize = 4 << 20;
 
 /// How many newcomers may be greeted at once.
 const INCOMING_MAX: usize = 64;
+
+/// What carries the lanes. All nodes of a cluster must have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PeerTransport {
+    /// QUIC: TLS 1.3 over UDP.
+    #[default]
+    Quic,
+    /// TCP with TLS 1.3 in it. Over packets of Ethernet's size it takes far less of the processor.
+    Tcp,
+}
+
+impl PeerTransport {
+    /// The one that it is not.
+    #[must_use]
+    pub const fn other(self) -> PeerTransport {
+        match self {
+            PeerTransport::Quic => PeerTransport::Tcp,
+            PeerTransport::Tcp => PeerTransport::Quic,
+        }
+    }
+
+    /// Below IP.
+    const fn protocol(self) -> &'static str {
+        match self {
+            PeerTransport::Quic => "UDP",
+            PeerTransport::Tcp => "TCP",
+        }
+    }
+}
+
+impl fmt::Display for PeerTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PeerTransport::Quic => "quic",
+            PeerTransport::Tcp => "tcp",
+        })
+    }
+}
 
 /// The three roads between two nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -182,8 +222,10 @@ impl Default for OutboxLimits {
 /// What a node's end of its links is made of.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
-    /// The UDP address to listen on, and to dial from.
+    /// The address to listen on, of UDP or TCP as the transport needs, and to dial from.
     pub listen: SocketAddr,
+    /// What carries the lanes.
+    pub transport: PeerTransport,
     /// How often this node's data directory has been started, this time included.
     pub boot: Boot,
     /// The other nodes. Our own id among them is passed over.
@@ -215,6 +257,7 @@ impl PeerConfig {
     pub fn new(listen: SocketAddr, boot: Boot, peers: Vec<Peer>, pool: BufferPool) -> PeerConfig {
         PeerConfig {
             listen,
+            transport: PeerTransport::default(),
             boot,
             peers,
             pool,

@@ -7,7 +7,10 @@ use crate::ca::Credentials;
 use crate::identity::peer_name;
 use crate::peer::handshake::Hello;
 use crate::peer::transport::{Connection, Endpoint, Lost, Receiver, Sender, Target};
-use crate::tls::{PeerDialTls, Trust, raw_client};
+use crate::tls::{ALPN_PEER, ALPN_PEER_TCP, PeerDialTls, raw_client};
+
+/// What nodes speak, over each transport.
+pub(super) const PEER: [&[u8]; 2] = [ALPN_PEER, ALPN_PEER_TCP];
 
 /// Somebody who speaks as nodes do and says what they like.
 pub(super) struct Stranger {
@@ -16,21 +19,26 @@ pub(super) struct Stranger {
 }
 
 impl Stranger {
-    pub(super) fn with(tls: PeerDialTls) -> Stranger {
+    fn with(transport: PeerTransport, tls: PeerDialTls) -> Stranger {
         Stranger {
-            endpoint: Endpoint::dialer(&config()).unwrap(),
+            endpoint: Endpoint::dialer(transport, &config(transport)).unwrap(),
             tls,
         }
     }
 
-    /// That shows `credentials`, or none.
-    pub(super) fn new(trust: &Trust, credentials: Option<&Credentials>, alpn: &[u8]) -> Stranger {
-        Stranger::with(raw_client(trust, credentials, alpn))
+    /// That shows `credentials`, or none, and asks for one of `protocols`.
+    pub(super) fn new(
+        cluster: &Cluster,
+        credentials: Option<&Credentials>,
+        protocols: [&[u8]; 2],
+    ) -> Stranger {
+        let tls = raw_client(&cluster.ca.trust(), credentials, protocols);
+        Stranger::with(cluster.transport, tls)
     }
 
     /// A good node that will say something else than it should.
     pub(super) fn node(cluster: &Cluster, node: u32) -> Stranger {
-        Stranger::with(cluster.tls(node).client)
+        Stranger::with(cluster.transport, cluster.tls(node).client)
     }
 
     pub(super) async fn connect(&self, to: &Node) -> Result<Connection, Lost> {

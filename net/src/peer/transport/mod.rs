@@ -6,6 +6,8 @@
 //! ([`IDLE_TIMEOUT`]), and tells the other end why it closes ([`Goodbye`]).
 
 mod quic;
+mod segment;
+mod tcp;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -15,7 +17,7 @@ use bytes::Bytes;
 use highwater_record::BufferMut;
 
 use super::handshake::RefusalReason;
-use super::{Lane, PeerConfig};
+use super::{Lane, PeerConfig, PeerTransport};
 use crate::gather::Gather;
 use crate::identity::NodeIdentity;
 use crate::quic::Path;
@@ -119,30 +121,41 @@ pub(super) struct Target<'a> {
 /// Listens for connections and makes them.
 pub(super) enum Endpoint {
     Quic(quic::QuicEndpoint),
+    Tcp(tcp::TcpEndpoint),
 }
 
 impl Endpoint {
     /// One that listens, driven by the runtime of the caller.
     pub(super) fn listen(config: &PeerConfig, tls: &PeerTls) -> io::Result<Endpoint> {
-        quic::QuicEndpoint::listen(config, tls).map(Endpoint::Quic)
+        match config.transport {
+            PeerTransport::Quic => quic::QuicEndpoint::listen(config, tls).map(Endpoint::Quic),
+            PeerTransport::Tcp => tcp::TcpEndpoint::listen(config).map(Endpoint::Tcp),
+        }
     }
 
     /// One that only connects.
-    #[cfg(test)]
-    pub(super) fn dialer(config: &PeerConfig) -> io::Result<Endpoint> {
-        quic::QuicEndpoint::dialer(config).map(Endpoint::Quic)
+    pub(super) fn dialer(transport: PeerTransport, config: &PeerConfig) -> io::Result<Endpoint> {
+        match transport {
+            PeerTransport::Quic => quic::QuicEndpoint::dialer(config).map(Endpoint::Quic),
+            PeerTransport::Tcp => Ok(Endpoint::Tcp(tcp::TcpEndpoint::dialer(config))),
+        }
     }
 
     pub(super) fn local_addr(&self) -> io::Result<SocketAddr> {
         match self {
             Endpoint::Quic(endpoint) => endpoint.local_addr(),
+            Endpoint::Tcp(endpoint) => endpoint.local_addr(),
         }
     }
 
     /// The next newcomer; nothing once it is closed.
     pub(super) async fn accept(&self) -> Option<Incoming> {
         match self {
-            Endpoint::Quic(endpoint) => endpoint.accept().await.map(Incoming::Quic),
+            Endpoint::Quic(endpoint) => {
+                let incoming = endpoint.accept().await?;
+                Some(Incoming::Quic(Box::new(incoming)))
+            }
+            Endpoint::Tcp(endpoint) => endpoint.accept().await.map(Incoming::Tcp),
         }
     }
 
@@ -154,6 +167,7 @@ impl Endpoint {
     ) -> Result<Connection, Lost> {
         match self {
             Endpoint::Quic(endpoint) => endpoint.connect(tls, to).await.map(Connection::Quic),
+            Endpoint::Tcp(endpoint) => endpoint.connect(tls, to).await.map(Connection::Tcp),
         }
     }
 
@@ -162,6 +176,7 @@ impl Endpoint {
     pub(super) fn close(&self) {
         match self {
             Endpoint::Quic(endpoint) => endpoint.close(),
+            Endpoint::Tcp(endpoint) => endpoint.close(),
         }
     }
 
@@ -169,19 +184,22 @@ impl Endpoint {
     pub(super) async fn shut(&self) {
         match self {
             Endpoint::Quic(endpoint) => endpoint.shut().await,
+            Endpoint::Tcp(endpoint) => endpoint.shut().await,
         }
     }
 }
 
 /// Somebody at the door, of whom nothing is known but an address.
 pub(super) enum Incoming {
-    Quic(quic::QuicIncoming),
+    Quic(Box<quic::QuicIncoming>),
+    Tcp(tcp::TcpIncoming),
 }
 
 impl Incoming {
     pub(super) fn address(&self) -> SocketAddr {
         match self {
             Incoming::Quic(incoming) => incoming.address(),
+            Incoming::Tcp(incoming) => incoming.address(),
         }
     }
 
@@ -189,6 +207,7 @@ impl Incoming {
     pub(super) fn turn_away(self) {
         match self {
             Incoming::Quic(incoming) => incoming.turn_away(),
+            Incoming::Tcp(incoming) => drop(incoming),
         }
     }
 
@@ -196,7 +215,12 @@ impl Incoming {
     /// it.
     pub(super) fn prove_address(self) -> Option<Incoming> {
         match self {
-            Incoming::Quic(incoming) => incoming.prove_address().map(Incoming::Quic),
+            Incoming::Quic(incoming) => {
+                let proven = incoming.prove_address()?;
+                Some(Incoming::Quic(Box::new(proven)))
+            }
+            // TCP's own handshake has proven it.
+            Incoming::Tcp(_) => Some(self),
         }
     }
 
@@ -204,6 +228,7 @@ impl Incoming {
     pub(super) async fn accept(self, tls: &PeerTls) -> Result<Connection, Lost> {
         match self {
             Incoming::Quic(incoming) => incoming.accept(tls).await.map(Connection::Quic),
+            Incoming::Tcp(incoming) => incoming.accept(tls).await.map(Connection::Tcp),
         }
     }
 }
@@ -211,6 +236,7 @@ impl Incoming {
 /// A connection whose other end has shown a certificate of the cluster's authority.
 pub(super) enum Connection {
     Quic(quic::QuicConnection),
+    Tcp(tcp::TcpConnection),
 }
 
 impl Connection {
@@ -218,6 +244,7 @@ impl Connection {
     pub(super) fn identity(&self) -> Result<NodeIdentity, CertificateError> {
         match self {
             Connection::Quic(connection) => connection.identity(),
+            Connection::Tcp(connection) => connection.identity(),
         }
     }
 
@@ -225,6 +252,7 @@ impl Connection {
     pub(super) async fn open_stream(&mut self) -> Result<(Sender, Receiver), Lost> {
         match self {
             Connection::Quic(connection) => connection.open_stream().await,
+            Connection::Tcp(connection) => Ok(connection.stream()),
         }
     }
 
@@ -232,6 +260,7 @@ impl Connection {
     pub(super) async fn accept_stream(&mut self) -> Result<(Sender, Receiver), Lost> {
         match self {
             Connection::Quic(connection) => connection.accept_stream().await,
+            Connection::Tcp(connection) => Ok(connection.stream()),
         }
     }
 
@@ -239,6 +268,8 @@ impl Connection {
     pub(super) fn set_lane(&self, lane: Lane) {
         match self {
             Connection::Quic(connection) => connection.set_lane(lane),
+            // Every lane is as it is: see `tcp` on socket buffers.
+            Connection::Tcp(_) => {}
         }
     }
 
@@ -246,6 +277,7 @@ impl Connection {
     pub(super) async fn close(self, why: Goodbye) {
         match self {
             Connection::Quic(connection) => connection.close(why),
+            Connection::Tcp(connection) => connection.close(why).await,
         }
     }
 }
@@ -261,6 +293,7 @@ pub(super) struct Written {
 /// Sends the bytes of a lane.
 pub(super) enum Sender {
     Quic(quinn::SendStream),
+    Tcp(tcp::TcpSender),
 }
 
 impl Sender {
@@ -269,6 +302,7 @@ impl Sender {
     pub(super) async fn write(&mut self, chunks: &mut [Bytes]) -> Result<Written, Lost> {
         match self {
             Sender::Quic(stream) => quic::write(stream, chunks).await,
+            Sender::Tcp(stream) => stream.write(chunks).await,
         }
     }
 
@@ -287,6 +321,7 @@ impl Sender {
     pub(super) async fn finish(&mut self) {
         match self {
             Sender::Quic(stream) => stream.finish().unwrap(),
+            Sender::Tcp(stream) => stream.finish().await,
         }
     }
 
@@ -295,6 +330,7 @@ impl Sender {
         match self {
             // The connection does it by itself.
             Sender::Quic(_) => Ok(next.await),
+            Sender::Tcp(stream) => stream.wait_for(next).await,
         }
     }
 }
@@ -302,6 +338,7 @@ impl Sender {
 /// Receives the bytes of a lane.
 pub(super) enum Receiver {
     Quic(Box<Gather>),
+    Tcp(tcp::TcpReceiver),
 }
 
 impl Receiver {
@@ -309,6 +346,7 @@ impl Receiver {
     pub(super) async fn read_array(&mut self, target: &mut [u8]) -> Result<bool, Lost> {
         match self {
             Receiver::Quic(stream) => quic::whole(stream.read_array(target, &mut 0).await),
+            Receiver::Tcp(stream) => stream.read_array(target).await,
         }
     }
 
@@ -320,6 +358,7 @@ impl Receiver {
     ) -> Result<bool, Lost> {
         match self {
             Receiver::Quic(stream) => quic::whole(stream.read_buffer(buffer, length).await),
+            Receiver::Tcp(stream) => stream.read_buffer(buffer, length).await,
         }
     }
 }

@@ -61,7 +61,6 @@ impl QuicEndpoint {
     }
 
     /// On any port of the address that is listened on.
-    #[cfg(test)]
     pub(super) fn dialer(config: &PeerConfig) -> io::Result<QuicEndpoint> {
         let from = SocketAddr::new(config.listen.ip(), 0);
         let bound = quic::endpoint(from, None, None)?;

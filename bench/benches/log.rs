@@ -90,8 +90,8 @@ struct Log<S: Storage> {
 }
 
 impl<S: Storage> Log<S> {
-    fn new(mut store: Store<S>, seals: bool) -> Log<S> {
-        let created = store.create_group(GROUP, GroupConfig::default());
+    fn new(mut store: Store<S>, config: GroupConfig, seals: bool) -> Log<S> {
+        let created = store.create_group(GROUP, config);
         created.expect("the first group");
         let promise = HardState {
             term: TERM,
@@ -195,23 +195,30 @@ fn appending(criterion: &mut Criterion) {
     format(&disk);
     let drops_writes = Rc::new(Cell::new(true));
     let store = open(&disk, QuickStorage::new(&disk, &drops_writes));
-    let mut log = Log::new(store, false);
-    let mut group = criterion.benchmark_group("log");
+    let mut log = Log::new(store, GroupConfig::default(), false);
+    let mut group = criterion.benchmark_group("append");
     group.throughput(mebibytes(1));
-    group.bench_function("append/16x64KiB", |bencher| bencher.iter(|| log.append()));
+    group.bench_function("16x64KiB", |bencher| bencher.iter(|| log.append()));
+    group.finish();
     // Where only this one is asked for, nothing is there yet.
     log.append();
-    group.bench_function("read_tail/1MiB", |bencher| {
+    criterion.bench_function("read_tail/1MiB", |bencher| {
         bencher.iter(|| black_box(log.read_tail()));
     });
-    group.finish();
 }
 
 /// Writes of a MiB that recovery finds.
 const RECOVERED_WRITES: u64 = 32;
 
+/// How large files become there, in bytes.
+const RECOVERED_FILE_BYTES: u64 = 4 << 20;
+
 /// From the footers of all files but the last, and from every frame of every file.
 fn recovering(criterion: &mut Criterion) {
+    let config = GroupConfig {
+        segment_bytes: RECOVERED_FILE_BYTES,
+        ..GroupConfig::default()
+    };
     let mut group = criterion.benchmark_group("recover_32MiB");
     group
         .throughput(mebibytes(RECOVERED_WRITES))
@@ -219,7 +226,8 @@ fn recovering(criterion: &mut Criterion) {
     for (name, seals) in [("sealed", true), ("unsealed", false)] {
         let disk = MemoryDisk::new();
         format(&disk);
-        let mut log = Log::new(open(&disk, MemoryStorage::new(&disk)), seals);
+        let store = open(&disk, MemoryStorage::new(&disk));
+        let mut log = Log::new(store, config, seals);
         for _ in 0..RECOVERED_WRITES {
             log.append();
         }

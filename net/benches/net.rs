@@ -11,7 +11,7 @@ use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_main};
 use highwater_net::kafka::{FrameReader, LENGTH_BYTES, ReadLimits};
 use highwater_net::peer::{
-    Lane, Peer, PeerConfig, PeerEndpoint, PeerEvent, PeerEvents, SessionNumber,
+    Lane, Peer, PeerConfig, PeerEndpoint, PeerEvent, PeerEvents, PeerTransport, SessionNumber,
 };
 use highwater_net::{Boot, ClusterCa, ClusterId, Incarnation, NodeId, NodeIdentity, PeerTls};
 use highwater_record::{Budget, Buffer, BufferPool};
@@ -69,7 +69,7 @@ struct End {
 }
 
 impl End {
-    fn start(ca: &ClusterCa, node: u32) -> End {
+    fn start(ca: &ClusterCa, node: u32, transport: PeerTransport) -> End {
         let identity = NodeIdentity {
             cluster: ca.cluster(),
             node: NodeId::new(node).expect("not 0"),
@@ -78,7 +78,10 @@ impl End {
         let credentials = ca.issue_node(&identity).expect("a certificate");
         let tls = PeerTls::new(&ca.trust(), &credentials).expect("it is of this authority");
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let config = PeerConfig::new(address, Boot(1), Vec::new(), pool());
+        let config = PeerConfig {
+            transport,
+            ..PeerConfig::new(address, Boot(1), Vec::new(), pool())
+        };
         let (endpoint, events) = PeerEndpoint::start(config, tls).expect("loopback is there");
         End { endpoint, events }
     }
@@ -123,10 +126,10 @@ struct Link {
 }
 
 impl Link {
-    async fn join() -> Link {
+    async fn join(transport: PeerTransport) -> Link {
         let cluster = ClusterId::random().expect("the system has randomness");
         let ca = ClusterCa::generate(cluster).expect("an authority");
-        let mut ends = [End::start(&ca, 1), End::start(&ca, 2)];
+        let mut ends = [1, 2].map(|node| End::start(&ca, node, transport));
         let peers = ends.each_ref().map(End::as_peer);
         for end in &ends {
             end.endpoint.set_peers(&peers);
@@ -149,21 +152,23 @@ impl Link {
 }
 
 fn round_trips(criterion: &mut Criterion) {
-    let runtime = runtime();
-    let mut link = runtime.block_on(Link::join());
-    let mut group = criterion.benchmark_group("quic_round_trip");
-    for len in FRAMES {
-        let frame = Bytes::from(vec![7; len]);
-        group.throughput(throughput(len));
-        group.bench_with_input(
-            BenchmarkId::from_parameter(len),
-            &frame,
-            |bencher, frame| {
-                bencher.iter(|| runtime.block_on(link.round_trip(frame)));
-            },
-        );
+    for transport in [PeerTransport::Quic, PeerTransport::Tcp] {
+        let runtime = runtime();
+        let mut link = runtime.block_on(Link::join(transport));
+        let mut group = criterion.benchmark_group(format!("round_trip_by_{transport}"));
+        for len in FRAMES {
+            let frame = Bytes::from(vec![7; len]);
+            group.throughput(throughput(len));
+            group.bench_with_input(
+                BenchmarkId::from_parameter(len),
+                &frame,
+                |bencher, frame| {
+                    bencher.iter(|| runtime.block_on(link.round_trip(frame)));
+                },
+            );
+        }
+        group.finish();
     }
-    group.finish();
 }
 
 /// In a module of their own, since the macro makes them public without a description.

@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use highwater::Node;
 use highwater::config::Config;
+use highwater::{Node, NodeError};
 
 use crate::exit::{Failure, Kind};
 use crate::interrupt::Interrupt;
@@ -34,7 +34,7 @@ pub(crate) fn start(config: Config) -> Result<Node, Failure> {
 }
 
 /// Waits until the user wants an end, or a node has closed itself: why it has.
-pub(crate) async fn run(nodes: &[Node], interrupt: &Interrupt) -> Option<String> {
+pub(crate) async fn run(nodes: &[Node], interrupt: &Interrupt) -> Option<NodeError> {
     loop {
         let failure = nodes.iter().find_map(Node::failure);
         if failure.is_some() {
@@ -50,21 +50,29 @@ pub(crate) async fn run(nodes: &[Node], interrupt: &Interrupt) -> Option<String>
 /// Stops all nodes, one of which may have failed.
 ///
 /// # Errors
-/// With [`Kind::Disk`] when a node has failed.
+/// When a node has failed: with [`Kind::Disk`], or [`Kind::Setup`] if its configuration is wrong.
 pub(crate) async fn stop(
     nodes: impl IntoIterator<Item = Node>,
-    failure: Option<String>,
+    failure: Option<NodeError>,
 ) -> Result<(), Failure> {
     // At the same time: each would wait for the others to take its leadership over.
     let stopping: Vec<_> = nodes
         .into_iter()
         .map(|node| tokio::task::spawn_blocking(move || node.stop()))
         .collect();
-    let mut result = failure.map_or(Ok(()), |reason| Err(Failure::new(Kind::Disk, reason)));
+    let mut result = failure.map_or(Ok(()), |error| Err(failed(&error)));
     for stopped in stopping {
         if let Ok(Err(error)) = stopped.await {
-            result = result.and(Err(Failure::new(Kind::Disk, error)));
+            result = result.and(Err(failed(&error)));
         }
     }
     result
+}
+
+fn failed(error: &NodeError) -> Failure {
+    let kind = match error {
+        NodeError::Misconfigured(_) => Kind::Setup,
+        _ => Kind::Disk,
+    };
+    Failure::new(kind, error)
 }

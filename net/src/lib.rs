@@ -20,6 +20,6 @@ pub use identity::{
 };
 pub use pem::{PEM_BYTES_MAX, PemError};
 pub use tls::{
-    ALPN_KAFKA, ALPN_PEER, CertificateError, ClientTls, ListenerTls, PeerTls, TlsError, Trust,
-    identity_of,
+    ALPN_KAFKA, ALPN_PEER, ALPN_PEER_TCP, CertificateError, ClientTls, ListenerTls, PeerTls,
+    TlsError, Trust, identity_of,
 };

@@ -181,7 +181,7 @@ const SOCKET_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Waits until an endpoint, all of whose handles are gone or about to go, has given back its
 /// port; not for ever, since a handle may have been kept.
-pub(crate) async fn socket_closed(socket: Weak<dyn AsyncUdpSocket>) {
+pub(crate) async fn socket_closed<S: ?Sized>(socket: Weak<S>) {
     let closed = async {
         while socket.strong_count() > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -191,7 +191,7 @@ pub(crate) async fn socket_closed(socket: Weak<dyn AsyncUdpSocket>) {
         .await
         .is_err()
     {
-        tracing::warn!("a UDP socket is still open after its endpoint has been closed");
+        tracing::warn!("a socket is still open after its endpoint has been closed");
     }
 }
 

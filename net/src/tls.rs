@@ -23,8 +23,11 @@ use crate::ca::Credentials;
 use crate::identity::NodeIdentity;
 use crate::pem::{self, PemError};
 
-/// The application protocol between nodes.
+/// The application protocol between nodes over QUIC.
 pub const ALPN_PEER: &[u8] = b"highwater-peer/1";
+
+/// The application protocol between nodes over TCP.
+pub const ALPN_PEER_TCP: &[u8] = b"highwater-peer-tcp/1";
 
 /// The application protocol of clients: Kafka's requests on QUIC streams.
 pub const ALPN_KAFKA: &[u8] = b"highwater-kafka/1";
@@ -94,9 +97,23 @@ impl Trust {
 #[derive(Clone)]
 pub struct PeerTls {
     identity: NodeIdentity,
-    pub(crate) server: Arc<QuicServerConfig>,
-    pub(crate) client: Arc<QuicClientConfig>,
+    pub(crate) server: PeerServerTls,
+    pub(crate) client: PeerDialTls,
     pub(crate) secret: EndpointSecret,
+}
+
+/// What a node needs for those who dial it, by transport.
+#[derive(Clone)]
+pub(crate) struct PeerServerTls {
+    pub(crate) quic: Arc<QuicServerConfig>,
+    pub(crate) tcp: Arc<ServerConfig>,
+}
+
+/// What a node needs to dial others, by transport.
+#[derive(Clone)]
+pub(crate) struct PeerDialTls {
+    pub(crate) quic: Arc<QuicClientConfig>,
+    pub(crate) tcp: Arc<ClientConfig>,
 }
 
 impl PeerTls {
@@ -115,17 +132,22 @@ impl PeerTls {
         let verifier =
             WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build()?;
         let server = server_builder(&provider)?.with_client_cert_verifier(verifier);
-        let server = finish_server(server, credentials, ALPN_PEER)?;
+        let server = finish_server(server, credentials)?;
         let verifier =
             WebPkiServerVerifier::builder_with_provider(roots, provider.clone()).build()?;
-        let mut client = client_builder(&provider)?
+        let client = client_builder(&provider)?
             .with_webpki_verifier(verifier)
             .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())?;
-        finish_client(&mut client, ALPN_PEER);
         Ok(PeerTls {
             identity,
-            server,
-            client: quic_client(client),
+            server: PeerServerTls {
+                quic: quic_server(server.clone(), ALPN_PEER),
+                tcp: tcp_server(server, ALPN_PEER_TCP),
+            },
+            client: PeerDialTls {
+                quic: quic_client(client.clone(), ALPN_PEER),
+                tcp: tcp_client(client, ALPN_PEER_TCP),
+            },
             secret: EndpointSecret::of(credentials),
         })
     }
@@ -159,7 +181,7 @@ impl ListenerTls {
     pub fn new(credentials: &Credentials) -> Result<ListenerTls, TlsError> {
         let server = server_builder(&crypto_provider())?.with_no_client_auth();
         Ok(ListenerTls {
-            server: finish_server(server, credentials, ALPN_KAFKA)?,
+            server: quic_server(finish_server(server, credentials)?, ALPN_KAFKA),
             secret: EndpointSecret::of(credentials),
         })
     }
@@ -188,12 +210,11 @@ impl ClientTls {
         let verifier =
             WebPkiServerVerifier::builder_with_provider(trust.roots()?, provider.clone())
                 .build()?;
-        let mut client = client_builder(&provider)?
+        let client = client_builder(&provider)?
             .with_webpki_verifier(verifier)
             .with_no_client_auth();
-        finish_client(&mut client, ALPN_KAFKA);
         Ok(ClientTls {
-            client: quic_client(client),
+            client: quic_client(client, ALPN_KAFKA),
         })
     }
 }
@@ -236,31 +257,46 @@ fn client_builder(provider: &Arc<CryptoProvider>) -> Result<ClientBuilder, rustl
 fn finish_server(
     builder: rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>,
     credentials: &Credentials,
-    alpn: &[u8],
-) -> Result<Arc<QuicServerConfig>, TlsError> {
+) -> Result<ServerConfig, TlsError> {
     let mut config =
         builder.with_single_cert(credentials.chain.clone(), credentials.key.clone_key())?;
-    config.alpn_protocols = vec![alpn.to_vec()];
     config.ignore_client_order = true;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    Ok(Arc::new(QuicServerConfig::try_from(config).expect(
-        "the provider has TLS_AES_128_GCM_SHA256, which QUIC's first packets need",
-    )))
+    Ok(config)
+}
+
+fn tcp_server(mut config: ServerConfig, alpn: &[u8]) -> Arc<ServerConfig> {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Arc::new(config)
+}
+
+fn quic_server(mut config: ServerConfig, alpn: &[u8]) -> Arc<QuicServerConfig> {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Arc::new(
+        QuicServerConfig::try_from(config)
+            .expect("the provider has TLS_AES_128_GCM_SHA256, which QUIC's first packets need"),
+    )
+}
+
+fn tcp_client(mut config: ClientConfig, alpn: &[u8]) -> Arc<ClientConfig> {
+    finish_client(&mut config, alpn);
+    Arc::new(config)
+}
+
+fn quic_client(mut config: ClientConfig, alpn: &[u8]) -> Arc<QuicClientConfig> {
+    finish_client(&mut config, alpn);
+    Arc::new(
+        QuicClientConfig::try_from(config)
+            .expect("the provider has TLS_AES_128_GCM_SHA256, which QUIC's first packets need"),
+    )
 }
 
 fn finish_client(config: &mut ClientConfig, alpn: &[u8]) {
     config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-}
-
-fn quic_client(config: ClientConfig) -> Arc<QuicClientConfig> {
-    Arc::new(
-        QuicClientConfig::try_from(config)
-            .expect("the provider has TLS_AES_128_GCM_SHA256, which QUIC's first packets need"),
-    )
 }
 
 /// What QUIC endpoints sign stateless resets with, derived from the private key so that it
@@ -317,7 +353,7 @@ pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<NodeIdentity, Cer
 }
 
 /// Who is at the other end of a connection between nodes, by its verified certificate.
-pub(crate) fn peer_identity(
+pub(crate) fn quic_peer_identity(
     connection: &quinn::Connection,
 ) -> Result<NodeIdentity, CertificateError> {
     let chain = connection
@@ -329,25 +365,44 @@ pub(crate) fn peer_identity(
     }
 }
 
-/// A client of any shape, for tests of what is refused.
+/// A client of any shape, for tests of what is refused: one protocol for each transport.
 #[cfg(test)]
 pub(crate) fn raw_client(
     trust: &Trust,
     credentials: Option<&Credentials>,
-    alpn: &[u8],
-) -> Arc<QuicClientConfig> {
-    let provider = crypto_provider();
+    [quic, tcp]: [&[u8]; 2],
+) -> PeerDialTls {
+    let builder = client_builder(&crypto_provider()).unwrap();
+    let client = raw_config(builder, trust, credentials);
+    PeerDialTls {
+        quic: quic_client(client.clone(), quic),
+        tcp: tcp_client(client, tcp),
+    }
+}
+
+/// A client of an older TLS, for TCP alone: QUIC knows none.
+#[cfg(test)]
+pub(crate) fn old_client(trust: &Trust, credentials: &Credentials) -> Arc<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(ring_provider::default_provider().into())
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap();
+    let client = raw_config(builder, trust, Some(credentials));
+    tcp_client(client, ALPN_PEER_TCP)
+}
+
+#[cfg(test)]
+fn raw_config(
+    builder: ClientBuilder,
+    trust: &Trust,
+    credentials: Option<&Credentials>,
+) -> ClientConfig {
     let roots = trust.roots().unwrap();
-    let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
-    let builder = client_builder(&provider)
-        .unwrap()
-        .with_webpki_verifier(verifier.build().unwrap());
-    let mut client = match credentials {
+    let verifier = WebPkiServerVerifier::builder_with_provider(roots, crypto_provider());
+    let builder = builder.with_webpki_verifier(verifier.build().unwrap());
+    match credentials {
         None => builder.with_no_client_auth(),
         Some(credentials) => builder
             .with_client_auth_cert(credentials.chain.clone(), credentials.key.clone_key())
             .unwrap(),
-    };
-    finish_client(&mut client, alpn);
-    quic_client(client)
+    }
 }

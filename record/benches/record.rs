@@ -1,4 +1,5 @@
-//! What the parts of a record's way cost: checksums, checking a batch, building one, buffers.
+//! What the parts of a record's way cost: checksums, checking a batch, building and reading one,
+//! buffers.
 //!
 //! `cargo bench -p highwater-record`
 
@@ -6,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_main};
 use highwater_record::{
-    BATCH_PREFIX_BYTES, BatchLimits, Budget, BufferPool, Compression, RecordBatch,
+    BATCH_PREFIX_BYTES, BatchHeader, BatchLimits, Budget, BufferPool, Compression, RecordBatch,
     RecordBatchBuilder, body_crc, crc32c, crc32c_combine,
 };
 
@@ -37,7 +38,7 @@ fn throughput(bytes: usize) -> Throughput {
 
 fn checksums(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("crc32c");
-    for len in [64, 4096, 1 << 20] {
+    for len in [100, 1 << 10, 16 << 10, 1 << 20] {
         let bytes = vec![7; len];
         group.throughput(throughput(len));
         group.bench_with_input(
@@ -59,6 +60,10 @@ fn checksums(criterion: &mut Criterion) {
 }
 
 fn parsing(criterion: &mut Criterion) {
+    let bytes = build(Compression::None, &values(1024, 16 << 10));
+    criterion.bench_function("header", |bencher| {
+        bencher.iter(|| BatchHeader::read(black_box(&bytes)));
+    });
     let mut group = criterion.benchmark_group("parse");
     let limits = BatchLimits::default();
     for value_bytes in [100, 1024, 16 << 10] {
@@ -83,6 +88,16 @@ fn building(criterion: &mut Criterion) {
         });
     }
     group.finish();
+
+    let bytes = build(Compression::None, &values);
+    let limits = BatchLimits::default();
+    let batch = RecordBatch::parse(&bytes, &limits).expect("valid");
+    criterion.bench_function("iterate/512", |bencher| {
+        bencher.iter(|| {
+            let records = batch.records(&limits).expect("not compressed");
+            records.iter().filter(Result::is_ok).count()
+        });
+    });
 
     let mut group = criterion.benchmark_group("read");
     group.throughput(throughput(512 << 10)).sample_size(20);

@@ -32,6 +32,7 @@ pub mod config;
 mod counters;
 mod mailbox;
 mod metrics;
+mod mixed;
 mod node;
 pub mod offline;
 mod peers;

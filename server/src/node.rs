@@ -45,7 +45,7 @@ pub struct Node {
 struct Owner {
     common: Arc<Common>,
     threads: Mutex<Vec<JoinHandle<Ended>>>,
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Option<NodeError>>>,
     tickets: AtomicU64,
 }
 
@@ -125,6 +125,9 @@ pub enum NodeError {
     /// The node has stopped, or has closed itself for good.
     #[error("the node has failed: {0}")]
     Failed(String),
+    /// The node has ended because its configuration does not fit its cluster.
+    #[error("{0}")]
+    Misconfigured(String),
 }
 
 impl NewRecord {
@@ -289,7 +292,7 @@ impl Node {
 
     /// Why the node has closed itself, if it has.
     #[must_use]
-    pub fn failure(&self) -> Option<String> {
+    pub fn failure(&self) -> Option<NodeError> {
         self.owner.reap();
         self.owner.failure()
     }
@@ -377,8 +380,7 @@ impl Owner {
         }
         let threads = std::mem::take(&mut *lock(&self.threads));
         threads.into_iter().for_each(|thread| self.note(thread));
-        self.failure()
-            .map_or(Ok(()), |reason| Err(NodeError::Failed(reason)))
+        self.failure().map_or(Ok(()), Err)
     }
 
     /// Notes how threads have ended that have.
@@ -396,8 +398,9 @@ impl Owner {
     fn note(&self, thread: JoinHandle<Ended>) {
         let reason = match thread.join() {
             Ok(Ended::Stopped) => return,
-            Ok(Ended::Failed(reason)) => reason,
-            Err(_) => "a shard has panicked".to_owned(),
+            Ok(Ended::Failed(reason)) => NodeError::Failed(reason),
+            Ok(Ended::Misconfigured(reason)) => NodeError::Misconfigured(reason),
+            Err(_) => NodeError::Failed("a shard has panicked".to_owned()),
         };
         let mut failure = lock(&self.failure);
         failure.get_or_insert(reason);
@@ -408,14 +411,14 @@ impl Owner {
         }
     }
 
-    fn failure(&self) -> Option<String> {
+    fn failure(&self) -> Option<NodeError> {
         lock(&self.failure).clone()
     }
 
     fn gone(&self) -> NodeError {
         self.reap();
-        let reason = self.failure();
-        NodeError::Failed(reason.unwrap_or_else(|| "it has stopped".to_owned()))
+        let failure = self.failure();
+        failure.unwrap_or_else(|| NodeError::Failed("it has stopped".to_owned()))
     }
 }
 

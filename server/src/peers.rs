@@ -9,11 +9,13 @@ use highwater_engine::{Input, Lane, NodeId, Session};
 use highwater_log::Incarnation;
 use highwater_log::storage::Storage;
 use highwater_net::peer::{
-    self, PeerCounters, PeerEndpoint, PeerEvent, PeerEvents, SendError, SessionNumber,
+    self, DialError, PeerCounters, PeerEndpoint, PeerEvent, PeerEvents, PeerTransport,
+    RefusalReason, SendError, SessionNumber,
 };
 use highwater_record::Buffer;
 
-use crate::thread::Thread;
+use crate::mixed::Mixed;
+use crate::thread::{Ended, Thread};
 
 /// How many events of links are taken before the next turn.
 const EVENTS_PER_TURN_MAX: usize = 256;
@@ -21,7 +23,9 @@ const EVENTS_PER_TURN_MAX: usize = 256;
 /// A node's end of its links, as shard 0's thread has it.
 pub(crate) struct Peers {
     endpoint: PeerEndpoint,
+    transport: PeerTransport,
     events: RefCell<Events>,
+    mixed: RefCell<Mixed>,
 }
 
 struct Events {
@@ -31,11 +35,13 @@ struct Events {
 }
 
 impl Peers {
-    pub(crate) fn new(endpoint: PeerEndpoint, links: PeerEvents) -> Self {
+    pub(crate) fn new(endpoint: PeerEndpoint, transport: PeerTransport, links: PeerEvents) -> Self {
         let first = None;
         Self {
             endpoint,
+            transport,
             events: RefCell::new(Events { links, first }),
+            mixed: RefCell::default(),
         }
     }
 
@@ -57,16 +63,52 @@ impl Peers {
         .await;
     }
 
-    /// Hands what has come to the shards.
+    /// Hands what has come to the shards, or ends the node if it does not fit its cluster.
     pub(crate) fn drain<S: Storage + 'static>(&self, thread: &Thread<S>) {
+        self.hand_on_events(thread);
+        let now = thread.clock.now().monotonic;
+        if let Some(why) = self.mixed.borrow().verdict(now) {
+            thread.end(Ended::Misconfigured(why.to_owned()));
+        }
+    }
+
+    fn hand_on_events<S: Storage + 'static>(&self, thread: &Thread<S>) {
         for _ in 0..EVENTS_PER_TURN_MAX {
             let mut events = self.events.borrow_mut();
             let event = events.first.take().or_else(|| events.links.try_recv());
             drop(events);
             match event {
-                Some(event) => hand_on(event, thread),
+                Some(event) => {
+                    self.compare_transports(&event, thread);
+                    hand_on(event, thread);
+                }
                 None => return,
             }
+        }
+    }
+
+    /// Notes whether the cluster has another `peer_transport` than this node.
+    fn compare_transports<S: Storage + 'static>(&self, event: &PeerEvent, thread: &Thread<S>) {
+        let who = match event {
+            PeerEvent::Up { .. } => return self.mixed.borrow_mut().link_up(),
+            PeerEvent::DialFailed {
+                peer,
+                reason: DialError::OtherTransport { .. },
+            } => format!("node {peer}"),
+            PeerEvent::Refused {
+                address,
+                reason: RefusalReason::OtherTransport,
+            } => format!("a node at {}", address.ip()),
+            _ => return,
+        };
+        let (ours, theirs) = (self.transport, self.transport.other());
+        let what = format!(
+            "peer_transport = \"{ours}\" here, and {who} of this cluster has \"{theirs}\"; all \
+             nodes of a cluster must have the same"
+        );
+        let now = thread.clock.now().monotonic;
+        if self.mixed.borrow_mut().tell(now, what.clone()) {
+            tracing::warn!("{what}");
         }
     }
 
@@ -132,6 +174,10 @@ fn hand_on<S: Storage + 'static>(event: PeerEvent, thread: &Thread<S>) {
         PeerEvent::DialFailed { peer, reason } => {
             tracing::debug!(%peer, %reason, "no link yet");
         }
+        PeerEvent::Refused {
+            reason: RefusalReason::OtherTransport,
+            ..
+        } => {}
         PeerEvent::Refused { address, reason } => {
             tracing::warn!(%address, %reason, "refused a peer");
         }

@@ -25,7 +25,8 @@ use highwater_net::kafka::{
     Admission, AdmissionLimits, QuicListener, QuicListenerConfig, ReadLimits, TcpAcceptor, bind_tcp,
 };
 use highwater_net::peer::{
-    NETWORK_DATAGRAM_BYTES_MAX, Peer, PeerConfig, PeerEndpoint, StartError as PeersError,
+    NETWORK_DATAGRAM_BYTES_MAX, Peer, PeerConfig, PeerEndpoint, PeerTransport,
+    StartError as PeersError,
 };
 use highwater_net::{
     Boot, Credentials, Incarnation, ListenerTls, NodeIdentity, PeerTls, PemError, TlsError, Trust,
@@ -35,7 +36,7 @@ use tokio::runtime;
 use tokio::task::LocalSet;
 
 use crate::clients::Terms;
-use crate::config::{Config, ConfigError, StorageChoice};
+use crate::config::{self, Config, ConfigError, StorageChoice};
 use crate::mailbox::{Mail, Mailbox};
 use crate::metrics;
 use crate::peers::Peers;
@@ -649,8 +650,13 @@ fn open_peers(common: &Common) -> Result<Peers, StartError> {
     let boot = Boot(common.directory.identity().boots);
     let mut settings = PeerConfig::new(config.listen.peer, boot, peers, common.pool.clone());
     settings.seed = common.seed;
+    settings.transport = match config.peer_transport {
+        config::PeerTransport::Quic => PeerTransport::Quic,
+        config::PeerTransport::Tcp => PeerTransport::Tcp,
+    };
+    let transport = settings.transport;
     let (endpoint, events) = PeerEndpoint::start(settings, tls)?;
-    Ok(Peers::new(endpoint, events))
+    Ok(Peers::new(endpoint, transport, events))
 }
 
 /// A certificate of another node would be refused by every peer; better to say so here.

@@ -78,6 +78,8 @@ pub(crate) enum Ended {
     Stopped,
     /// It cannot go on: the disk, or a broken invariant.
     Failed(String),
+    /// It must not go on: its configuration does not fit the cluster.
+    Misconfigured(String),
 }
 
 /// What a shard's thread drives.
@@ -195,6 +197,11 @@ impl<S: Storage + 'static> Thread<S> {
                 serve(&*thread, &thread.clients, terms, halves, stream.address).await;
             });
         }
+    }
+
+    /// Ends it after this turn.
+    pub(crate) fn end(&self, ended: Ended) {
+        self.state.borrow_mut().ended = Some(ended);
     }
 
     /// Takes turns until the shard is told to end, or cannot go on. `disk` is readable when the

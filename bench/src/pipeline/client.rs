@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::backlog::Backlog;
 use super::hub::Hub;
-use super::{PipelineLoad, PipelineReport, Role, setup, wire};
+use super::{PeerTransport, PipelineLoad, PipelineReport, Role, wire};
 use crate::cpu::CpuMeter;
 use crate::latency::Latencies;
 use crate::pace::{DRAIN, Window, due};
@@ -58,7 +58,9 @@ pub(super) async fn measure(hub: Hub, load: &PipelineLoad, pids: &[u32]) -> Resu
         batch_bytes: load.batch_bytes,
         window_bytes: load.window_bytes,
         rate: load.rate,
-        datagram_bytes: setup::datagram_bytes(load),
+        peer_transport: load.peer_transport,
+        datagram_bytes: (load.peer_transport == PeerTransport::Quic)
+            .then_some(load.links().datagram_bytes),
         files: load.files,
         runs: load.runs,
         mb_per_second: Spread::of(runs.iter().map(|run| run.mb_per_second)),

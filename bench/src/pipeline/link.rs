@@ -10,8 +10,8 @@ use highwater_net::{ClusterCa, ClusterId, Incarnation, NodeIdentity, PeerTls};
 use tokio::sync::oneshot;
 
 use super::hub::{Hub, node_id};
-use super::setup::{Meeting, datagram_bytes, meet, peers};
-use super::{PipelineLoad, PipelineReport, Role, client, wire};
+use super::setup::{Meeting, meet, peers};
+use super::{Links, PipelineLoad, PipelineReport, Role, client, wire};
 
 /// Measures a link alone.
 ///
@@ -20,12 +20,12 @@ use super::{PipelineLoad, PipelineReport, Role, client, wire};
 pub(crate) async fn measure(load: &PipelineLoad) -> Result<PipelineReport> {
     load.check()?;
     let [own, other] = credentials()?;
-    let meeting = meet(own, datagram_bytes(load))?;
+    let meeting = meet(own, load.links())?;
     let (tell, told) = oneshot::channel();
     let (end, ended) = oneshot::channel();
     let receiver = Receiver {
         tls: other,
-        datagram_bytes: datagram_bytes(load),
+        links: load.links(),
         client: meeting.address,
         tell,
         ended,
@@ -75,10 +75,9 @@ async fn join(meeting: Meeting, other: Role, address: SocketAddr) -> Result<Hub>
 /// A client's end and a receiver's, in one runtime.
 #[cfg(test)]
 pub(super) async fn joined() -> Result<(Hub, Hub)> {
-    use highwater_net::peer::LOOPBACK_DATAGRAM_BYTES_MAX;
     let mut meetings = Vec::new();
     for tls in credentials()? {
-        meetings.push(meet(tls, LOOPBACK_DATAGRAM_BYTES_MAX)?);
+        meetings.push(meet(tls, PipelineLoad::default().links())?);
     }
     let [receiver, client] = [meetings.pop(), meetings.pop()].map(|it| it.context("there are two"));
     let (client, receiver) = (client?, receiver?);
@@ -91,7 +90,7 @@ pub(super) async fn joined() -> Result<(Hub, Hub)> {
 
 struct Receiver {
     tls: PeerTls,
-    datagram_bytes: u16,
+    links: Links,
     client: SocketAddr,
     tell: oneshot::Sender<SocketAddr>,
     ended: oneshot::Receiver<()>,
@@ -103,7 +102,7 @@ impl Receiver {
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            let meeting = meet(self.tls, self.datagram_bytes)?;
+            let meeting = meet(self.tls, self.links)?;
             if self.tell.send(meeting.address).is_err() {
                 return Ok(());
             }
@@ -122,5 +121,42 @@ async fn acknowledge(meeting: Meeting, client: SocketAddr) -> Result<()> {
         let number = wire::number(&arrival.frame)?;
         let chunks = [wire::acknowledgement(number)];
         hub.send(Role::Client, Lane::Control, &chunks)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::pipeline::PeerTransport;
+
+    const SHORT: Duration = Duration::from_millis(40);
+
+    fn over_tcp() -> PipelineLoad {
+        PipelineLoad {
+            peer_transport: PeerTransport::Tcp,
+            runs: 1,
+            warm_up: SHORT,
+            duration: SHORT,
+            ..PipelineLoad::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_over_tcp_has_a_rate_and_no_datagrams() {
+        let report = measure(&over_tcp()).await.unwrap();
+        assert!(report.mb_per_second.median > 0.0, "{report:?}");
+        assert_eq!(report.peer_transport, PeerTransport::Tcp);
+        assert_eq!(report.datagram_bytes, None);
+    }
+
+    #[tokio::test]
+    async fn datagrams_over_tcp_are_refused() {
+        let load = PipelineLoad {
+            datagram_bytes: Some(1_452),
+            ..over_tcp()
+        };
+        assert!(measure(&load).await.is_err());
     }
 }

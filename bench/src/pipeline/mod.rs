@@ -5,7 +5,7 @@
 //! The client sends batches to the leader, which hands each, as it lies in memory, to its own disk
 //! and to both followers. A batch is acknowledged when it is durable on two of the three. Whoever
 //! receives it verifies its checksum. On each machine its bytes are copied once, by the link,
-//! from QUIC's packets into the buffer that goes to the disk and to the followers.
+//! from QUIC's packets, or out of TLS, into the buffer that goes to the disk and to the followers.
 
 mod backlog;
 mod client;
@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use highwater_net::peer::{self, LOOPBACK_DATAGRAM_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::latency::Percentiles;
@@ -48,6 +49,26 @@ pub enum Files {
     Steady,
 }
 
+/// What carries the links.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerTransport {
+    /// QUIC, as nodes do by default.
+    #[default]
+    Quic,
+    /// TCP with TLS in it.
+    Tcp,
+}
+
+impl From<PeerTransport> for peer::PeerTransport {
+    fn from(transport: PeerTransport) -> peer::PeerTransport {
+        match transport {
+            PeerTransport::Quic => peer::PeerTransport::Quic,
+            PeerTransport::Tcp => peer::PeerTransport::Tcp,
+        }
+    }
+}
+
 /// What to measure.
 #[derive(Debug, Clone)]
 pub struct PipelineLoad {
@@ -57,7 +78,9 @@ pub struct PipelineLoad {
     pub window_bytes: usize,
     /// Batches a second; as many as are acknowledged, if there is none.
     pub rate: Option<u32>,
-    /// The largest UDP payload, in bytes; as large as loopback takes, if there is none.
+    /// What carries the links.
+    pub peer_transport: PeerTransport,
+    /// The largest UDP payload of QUIC, in bytes; as large as loopback takes, if there is none.
     pub datagram_bytes: Option<u16>,
     /// How files are.
     pub files: Files,
@@ -76,6 +99,7 @@ impl Default for PipelineLoad {
             batch_bytes: 1 << 20,
             window_bytes: 8 << 20,
             rate: None,
+            peer_transport: PeerTransport::Quic,
             datagram_bytes: None,
             files: Files::Fresh,
             runs: 5,
@@ -94,8 +118,10 @@ pub struct PipelineReport {
     pub window_bytes: usize,
     /// Batches a second that were to be sent; nothing if as many as were acknowledged.
     pub rate: Option<u32>,
-    /// The largest UDP payload that was tried, in bytes.
-    pub datagram_bytes: u16,
+    /// What carried the links.
+    pub peer_transport: PeerTransport,
+    /// The largest UDP payload that was tried, in bytes; nothing with TCP.
+    pub datagram_bytes: Option<u16>,
     /// How files were.
     pub files: Files,
     /// How many runs.
@@ -129,17 +155,31 @@ impl Role {
     }
 }
 
+/// How an end's links are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Links {
+    transport: PeerTransport,
+    datagram_bytes: u16,
+}
+
 /// What a process is started with: one line of JSON on its standard input. It ends when that does.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Start {
     role: Role,
     /// Where its credentials and its data are.
     folder: PathBuf,
-    datagram_bytes: u16,
+    links: Links,
     files: Files,
 }
 
 impl PipelineLoad {
+    fn links(&self) -> Links {
+        Links {
+            transport: self.peer_transport,
+            datagram_bytes: self.datagram_bytes.unwrap_or(LOOPBACK_DATAGRAM_BYTES_MAX),
+        }
+    }
+
     fn check(&self) -> Result<()> {
         let Self {
             batch_bytes,
@@ -158,6 +198,9 @@ impl PipelineLoad {
                 "a link has no room for {window_bytes} bytes on their way: at most \
                  {WINDOW_BYTES_MAX}"
             );
+        }
+        if self.peer_transport == PeerTransport::Tcp && self.datagram_bytes.is_some() {
+            bail!("TCP has no datagrams: its packets are the network's");
         }
         if runs == 0 || self.duration.is_zero() {
             bail!("no run, or none of any length, measures nothing");

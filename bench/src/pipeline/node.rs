@@ -40,7 +40,7 @@ pub fn run() -> Result<()> {
             events,
             pool,
             address,
-        } = meet(read_tls(&start.folder)?, start.datagram_bytes)?;
+        } = meet(read_tls(&start.folder)?, start.links)?;
         let disk = Disk::open(&start.folder.join("data"), start.files, pool)?;
         writeln!(std::io::stdout(), "{address}")?;
         let peers = lines.next().context("nobody says who the others are")??;

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context, Error, Result, anyhow};
-use highwater_net::peer::{
-    LOOPBACK_DATAGRAM_BYTES_MAX, Peer, PeerConfig, PeerEndpoint, PeerEvents,
-};
+use highwater_net::peer::{Peer, PeerConfig, PeerEndpoint, PeerEvents};
 use highwater_net::{
     Boot, ClusterCa, ClusterId, Credentials, Incarnation, NodeId, NodeIdentity, PeerTls, Trust,
 };
@@ -17,17 +15,13 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use super::hub::{Hub, node_id};
-use super::{BLOCK_BYTES, PipelineLoad, Role, Start};
+use super::{BLOCK_BYTES, Links, PipelineLoad, Role, Start};
 
 /// What a process may hold in received batches, in bytes.
 const MEMORY_BYTES: usize = 256 << 20;
 
 /// The files of a process's credentials.
 const FILES: [&str; 3] = ["ca.pem", "node.pem", "node.key"];
-
-pub(super) fn datagram_bytes(load: &PipelineLoad) -> u16 {
-    load.datagram_bytes.unwrap_or(LOOPBACK_DATAGRAM_BYTES_MAX)
-}
 
 /// A folder with the credentials of all.
 pub(super) struct Setup {
@@ -49,7 +43,7 @@ impl Setup {
             let start = Start {
                 role,
                 folder: folder.path().join(role.number().to_string()),
-                datagram_bytes: datagram_bytes(load),
+                links: load.links(),
                 files: load.files,
             };
             std::fs::create_dir(&start.folder)?;
@@ -85,7 +79,7 @@ impl Setup {
             events,
             address,
             ..
-        } = meet(read_tls(&own.folder)?, own.datagram_bytes)?;
+        } = meet(read_tls(&own.folder)?, own.links)?;
         let mut addresses = vec![(own.role, address)];
         for (server, start) in servers.iter_mut().zip(&self.starts[1..]) {
             server.tell(&serde_json::to_string(start)?).await?;
@@ -139,11 +133,12 @@ pub(super) fn read_tls(folder: &Path) -> Result<PeerTls> {
     Ok(PeerTls::new(&Trust::read(&authority)?, &credentials)?)
 }
 
-pub(super) fn meet(tls: PeerTls, datagram_bytes: u16) -> Result<Meeting> {
+pub(super) fn meet(tls: PeerTls, links: Links) -> Result<Meeting> {
     let pool = BufferPool::new(Budget::new(MEMORY_BYTES), BLOCK_BYTES);
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = PeerConfig::new(listen, Boot(1), Vec::new(), pool.clone());
-    config.loopback_datagram_bytes_max = datagram_bytes;
+    config.transport = links.transport.into();
+    config.loopback_datagram_bytes_max = links.datagram_bytes;
     let (endpoint, events) = PeerEndpoint::start(config, tls)?;
     let address = endpoint.local_addr();
     Ok(Meeting {

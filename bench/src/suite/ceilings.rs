@@ -141,6 +141,7 @@ async fn measure_pipeline(
         warm_up: suite.warm_up,
         duration: suite.duration,
         files: Files::Fresh,
+        peer_transport: suite.peer_transport,
         ..PipelineLoad::default()
     };
     let Processes {

@@ -14,7 +14,7 @@ use crate::cluster::LocalCluster;
 use crate::consume::{ConsumeLoad, consume};
 use crate::limits::Ceiling;
 use crate::limits::disk::Limit;
-use crate::pipeline::PipelineReport;
+use crate::pipeline::{PeerTransport, PipelineReport};
 use crate::produce::{ProduceLoad, ProduceReport, produce};
 use crate::spread::Spread;
 
@@ -43,6 +43,8 @@ pub struct Suite {
     pub rates: Vec<u32>,
     /// Clients over QUIC, or over TCP.
     pub quic: bool,
+    /// What carries the links between nodes, and those of the bare path.
+    pub peer_transport: PeerTransport,
 }
 
 /// A figure of the suite, as it is there.
@@ -115,7 +117,12 @@ pub async fn run(
     mut show: impl FnMut(Figure) -> Result<()>,
 ) -> Result<()> {
     let ceilings = Ceilings::measure(processes, folder, nodes, suite, &mut show).await?;
-    let cluster = LocalCluster::start(processes.executable, folder, nodes, set)?;
+    let transport = match suite.peer_transport {
+        PeerTransport::Quic => "quic",
+        PeerTransport::Tcp => "tcp",
+    };
+    let set = [&[format!("peer_transport={transport}")], set].concat();
+    let cluster = LocalCluster::start(processes.executable, folder, nodes, &set)?;
     let client = cluster.connect(suite.quic).await?;
     let mut measured = Measured {
         client,

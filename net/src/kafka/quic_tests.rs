@@ -165,7 +165,7 @@ async fn a_node_does_not_pass_for_a_client() {
     let node = PeerTls::new(&world.ca.trust(), &world.ca.issue_node(&identity).unwrap());
     let mut dialer = world.dialer();
     // The protocol between nodes, on the clients' port.
-    dialer.tls.client = Arc::clone(&node.unwrap().client);
+    dialer.tls.client = Arc::clone(&node.unwrap().client.quic);
     check_refused(dialer, &mut listener, "localhost").await;
 }
 

@@ -4,40 +4,47 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, Endpoint, Incoming, SendStream};
+use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::events::PeerEvent;
 use super::handshake::{self, Hello, RefusalReason};
 use super::link::Link;
 use super::session::{self, LaneStream};
-use super::{INCOMING_MAX, Lane, Session, Shared, lane_shape};
-use crate::gather::Gather;
+use super::transport::{Connection, Goodbye, Incoming, Lost, Receiver, Sender};
+use super::{INCOMING_MAX, Session, Shared};
 use crate::identity::NodeIdentity;
-use crate::tls::peer_identity;
 
 /// How long a newcomer has for TLS and its handshake.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// With fewer places left, a newcomer must first prove that its address is its own.
-const RETRY_BELOW: usize = INCOMING_MAX / 2;
+const PROOF_BELOW: usize = INCOMING_MAX / 2;
 
 /// Greets newcomers until the endpoint is closed.
-pub(super) async fn accept_all(shared: Arc<Shared>, endpoint: Endpoint) {
+pub(super) async fn accept_all(shared: Arc<Shared>) {
     let places = Arc::new(Semaphore::new(INCOMING_MAX));
-    while let Some(incoming) = endpoint.accept().await {
+    // Who is still being greeted when the endpoint is closed, is dropped with it.
+    let mut greetings = JoinSet::new();
+    while let Some(incoming) = shared.endpoint.accept().await {
+        // Its panic, if one had any, was told where it happened.
+        while greetings.try_join_next().is_some() {}
         let Ok(place) = places.clone().try_acquire_owned() else {
-            refuse(&shared, incoming.remote_address(), RefusalReason::Busy);
-            incoming.refuse();
+            refuse(&shared, incoming.address(), RefusalReason::Busy);
+            incoming.turn_away();
             continue;
         };
-        if places.available_permits() < RETRY_BELOW && incoming.may_retry() {
-            incoming.retry().expect("it may retry");
-            continue;
-        }
+        let crowded = places.available_permits() < PROOF_BELOW;
+        let proven = if crowded {
+            incoming.prove_address()
+        } else {
+            Some(incoming)
+        };
+        let Some(incoming) = proven else { continue };
         let shared = shared.clone();
-        tokio::spawn(async move {
+        greetings.spawn(async move {
             greet_in_time(&shared, incoming).await;
             drop(place);
         });
@@ -45,7 +52,7 @@ pub(super) async fn accept_all(shared: Arc<Shared>, endpoint: Endpoint) {
 }
 
 async fn greet_in_time(shared: &Arc<Shared>, incoming: Incoming) {
-    let address = incoming.remote_address();
+    let address = incoming.address();
     let greeted = timeout(GREETING_TIMEOUT, greet(shared, incoming)).await;
     if let Err(reason) = greeted.unwrap_or(Err(RefusalReason::Timeout)) {
         refuse(shared, address, reason);
@@ -61,20 +68,34 @@ fn refuse(shared: &Shared, address: SocketAddr, reason: RefusalReason) {
 
 /// Takes a newcomer from its first packet to a lane of a session.
 async fn greet(shared: &Arc<Shared>, incoming: Incoming) -> Result<(), RefusalReason> {
-    let path = shared.config.path_to(incoming.remote_address().ip());
-    let connecting = incoming
-        .accept_with(shared.server_config(path))
-        .map_err(|_| RefusalReason::Tls)?;
-    let connection = connecting.await.map_err(|_| RefusalReason::Tls)?;
-    let refused = take_lane(shared, &connection).await;
-    if let Err(reason) = &refused {
-        connection.close(reason.code(), reason.to_string().as_bytes());
+    let tls = shared.tls();
+    let accepted = incoming.accept(&tls).await;
+    let mut connection = accepted.map_err(|_| RefusalReason::Tls)?;
+    match take_lane(shared, &mut connection).await {
+        Ok(taken) => {
+            taken.begin_when_whole(shared, connection);
+            Ok(())
+        }
+        Err(reason) => {
+            connection.close(Goodbye::Refused(reason)).await;
+            Err(reason)
+        }
     }
-    refused
 }
 
-async fn take_lane(shared: &Arc<Shared>, connection: &Connection) -> Result<(), RefusalReason> {
-    let identity = peer_identity(connection).map_err(|_| RefusalReason::NotANode)?;
+/// A lane that has been greeted and answered.
+struct Taken {
+    link: Arc<Link>,
+    hello: Hello,
+    send: Sender,
+    receive: Receiver,
+}
+
+async fn take_lane(
+    shared: &Arc<Shared>,
+    connection: &mut Connection,
+) -> Result<Taken, RefusalReason> {
+    let identity = connection.identity().map_err(|_| RefusalReason::NotANode)?;
     if identity.cluster != shared.identity.cluster {
         return Err(RefusalReason::OtherCluster);
     }
@@ -82,26 +103,29 @@ async fn take_lane(shared: &Arc<Shared>, connection: &Connection) -> Result<(), 
         .link(identity.node)
         .ok_or(RefusalReason::UnknownNode)?;
     shared.check_member(&identity, &link.peer)?;
-    let (send, receive) = connection
-        .accept_bi()
-        .await
-        .map_err(|_| RefusalReason::Malformed)?;
-    let mut receive = Gather::new(receive);
+    let (mut send, mut receive) = connection.accept_stream().await.map_err(no_handshake)?;
     let hello = handshake::read(&mut receive)
         .await
-        .ok()
-        .flatten()
+        .map_err(no_handshake)?
         .ok_or(RefusalReason::Malformed)?;
     let version = check_hello(shared, &hello, &identity)?;
     link.take_lane(&hello)?;
-    shape(connection, hello.lane);
-    let stream = LaneStream {
-        connection: connection.clone(),
-        send: answer(shared, &hello, version, send).await?,
+    connection.set_lane(hello.lane);
+    answer(shared, &hello, version, &mut send).await?;
+    Ok(Taken {
+        link,
+        hello,
+        send,
         receive,
-    };
-    begin_when_whole(shared, &link, &hello, stream);
-    Ok(())
+    })
+}
+
+/// Why there was a goodbye in place of a handshake.
+fn no_handshake(lost: Lost) -> RefusalReason {
+    match lost.refusal {
+        Some(reason @ RefusalReason::OtherTransport) => reason,
+        _ => RefusalReason::Malformed,
+    }
 }
 
 /// The version to speak with whoever says `hello` and has shown `identity`.
@@ -131,20 +155,12 @@ fn check_hello(
     Ok(version)
 }
 
-/// What only the handshake tells: which lane this connection is. Its stream window, settled
-/// before, stays that of the append lane.
-fn shape(connection: &Connection, lane: Lane) {
-    let shape = lane_shape(lane);
-    connection.set_send_window(shape.send_window);
-    connection.set_receive_window(shape.receive_window.into());
-}
-
 async fn answer(
     shared: &Shared,
     hello: &Hello,
     version: u16,
-    mut send: SendStream,
-) -> Result<SendStream, RefusalReason> {
+    send: &mut Sender,
+) -> Result<(), RefusalReason> {
     let answer = Hello {
         version_min: version,
         version_max: version,
@@ -155,20 +171,31 @@ async fn answer(
         session: hello.session,
         lane: hello.lane,
     };
-    match send.write_all(&answer.encode()).await {
-        Ok(()) => Ok(send),
-        Err(_) => Err(RefusalReason::Malformed),
-    }
+    let written = send.write_all(&mut [Bytes::from(answer.encode())]).await;
+    written.map_err(|_| RefusalReason::Malformed)
 }
 
-/// Puts the lane in place; the last one of the three begins the session.
-fn begin_when_whole(shared: &Arc<Shared>, link: &Arc<Link>, hello: &Hello, stream: LaneStream) {
-    if let Some(lanes) = link.put_lane(hello, stream) {
-        let session = Session {
-            number: hello.session,
-            dialer: hello.from,
-            acceptor: shared.life(),
+impl Taken {
+    /// Puts the lane in place; the last one of the three begins the session.
+    fn begin_when_whole(self, shared: &Arc<Shared>, connection: Connection) {
+        let Taken {
+            link,
+            hello,
+            send,
+            receive,
+        } = self;
+        let stream = LaneStream {
+            connection,
+            send,
+            receive,
         };
-        link.spawn(session::run(shared.clone(), link.clone(), session, lanes));
+        if let Some(lanes) = link.put_lane(&hello, stream) {
+            let session = Session {
+                number: hello.session,
+                dialer: hello.from,
+                acceptor: shared.life(),
+            };
+            link.spawn(session::run(shared.clone(), link.clone(), session, lanes));
+        }
     }
 }

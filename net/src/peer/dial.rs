@@ -3,22 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::try_join3;
-use quinn::{Connection, ConnectionError, ReadError, SendStream, WriteError};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
 use super::events::{DialError, PeerEvent};
 use super::handshake::{self, Hello, PEER_VERSION_MAX, PEER_VERSION_MIN, RefusalReason};
 use super::link::Link;
 use super::session::{self, LaneStream};
-use super::{Lane, Peer, Session, SessionNumber, Shared, lane_shape};
-use crate::gather::Gather;
+use super::transport::{Connection, Goodbye, Lost, Receiver, Sender, Target};
+use super::{Lane, Peer, Session, SessionNumber, Shared, probe};
 use crate::identity::{Life, NodeIdentity, peer_name};
-use crate::quic;
-use crate::tls::peer_identity;
 
 /// How long an attempt may take, its three lanes together.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pause after a failed attempt doubles from one bound to the other.
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
@@ -56,18 +55,32 @@ impl Backoff {
 /// Keeps up a link until it is stopped.
 pub(super) async fn keep_up(shared: Arc<Shared>, link: Arc<Link>) {
     let mut stopped = link.stopped();
+    let (stands, seen) = watch::channel(false);
+    let knocking = async {
+        tokio::select! {
+            () = probe::knock(&shared, &link.peer, seen) => {}
+            () = stopped.wait() => {}
+        }
+    };
+    tokio::join!(knocking, dial_again(&shared, &link, stands));
+}
+
+/// Begins a session whenever there is none, and notes when one has stood.
+async fn dial_again(shared: &Arc<Shared>, link: &Arc<Link>, stands: watch::Sender<bool>) {
+    let mut stopped = link.stopped();
     let mut backoff = Backoff::new(shared.config.seed ^ u64::from(link.peer.node.get()));
     let mut last_failure = None;
     loop {
         let number = shared.next_session();
         let dialled = tokio::select! {
-            dialled = timeout(DIAL_TIMEOUT, dial(&shared, &link.peer, number)) => dialled,
+            dialled = timeout(DIAL_TIMEOUT, dial(shared, &link.peer, number)) => dialled,
             () = stopped.wait() => return,
         };
         match dialled.unwrap_or(Err(DialError::Timeout)) {
-            Err(error) => tell_failure(&shared, &link.peer, error, &mut last_failure),
+            Err(error) => tell_failure(shared, &link.peer, error, &mut last_failure),
             Ok((session, lanes)) => {
                 last_failure = None;
+                stands.send_replace(true);
                 let begun = Instant::now();
                 session::run(shared.clone(), link.clone(), session, lanes).await;
                 if begun.elapsed() >= GOOD_SESSION {
@@ -126,18 +139,15 @@ async fn dial_lane(
     number: SessionNumber,
     lane: Lane,
 ) -> Result<(Life, LaneStream), DialError> {
-    let path = shared.config.path_to(peer.address.ip());
     let tls = shared.tls().client;
-    let config = quic::client_config(tls, lane_shape(lane).over(path));
     let name = peer_name(shared.identity.cluster, peer.node);
-    let endpoint = shared
-        .endpoint()
-        .ok_or_else(|| DialError::Connection("this end is closed".to_owned()))?;
-    let connecting = endpoint
-        .connect_with(config, peer.address, &name)
-        .map_err(|error| DialError::Connection(error.to_string()))?;
-    let connection = connecting.await.map_err(connection_error)?;
-    match greet(shared, peer, number, lane, &connection).await {
+    let target = Target {
+        address: peer.address,
+        name: &name,
+        lane,
+    };
+    let mut connection = shared.endpoint.connect(&tls, target).await?;
+    match greet(shared, peer, number, lane, &mut connection).await {
         Ok((life, send, receive)) => Ok((
             life,
             LaneStream {
@@ -148,7 +158,7 @@ async fn dial_lane(
         )),
         Err(error) => {
             if let DialError::NotThePeer(reason) = &error {
-                connection.close(reason.code(), reason.to_string().as_bytes());
+                connection.close(Goodbye::Refused(*reason)).await;
             }
             Err(error)
         }
@@ -161,14 +171,15 @@ async fn greet(
     peer: &Peer,
     number: SessionNumber,
     lane: Lane,
-    connection: &Connection,
-) -> Result<(Life, SendStream, Gather), DialError> {
-    let identity =
-        peer_identity(connection).map_err(|_| DialError::NotThePeer(RefusalReason::NotANode))?;
+    connection: &mut Connection,
+) -> Result<(Life, Sender, Receiver), DialError> {
+    let identity = connection
+        .identity()
+        .map_err(|_| DialError::NotThePeer(RefusalReason::NotANode))?;
     shared
         .check_member(&identity, peer)
         .map_err(DialError::NotThePeer)?;
-    let (mut send, receive) = connection.open_bi().await.map_err(connection_error)?;
+    let (mut send, mut receive) = connection.open_stream().await?;
     let hello = Hello {
         version_min: PEER_VERSION_MIN,
         version_max: PEER_VERSION_MAX,
@@ -179,12 +190,12 @@ async fn greet(
         session: number,
         lane,
     };
-    send.write_all(&hello.encode()).await.map_err(write_error)?;
-    let mut receive = Gather::new(receive);
+    let sent = send.write_all(&mut [Bytes::from(hello.encode())]).await;
+    // Where it cannot be sent, what comes says why.
     let answer = handshake::read(&mut receive)
-        .await
-        .map_err(read_error)?
+        .await?
         .ok_or(DialError::NotThePeer(RefusalReason::Malformed))?;
+    sent?;
     check_answer(&answer, &hello, &identity).map_err(DialError::NotThePeer)?;
     Ok((answer.from, send, receive))
 }
@@ -213,26 +224,12 @@ fn check_answer(
     Ok(())
 }
 
-fn connection_error(error: ConnectionError) -> DialError {
-    if let ConnectionError::ApplicationClosed(close) = &error
-        && let Some(reason) = RefusalReason::from_code(close.error_code)
-    {
-        return DialError::Refused(reason);
-    }
-    DialError::Connection(error.to_string())
-}
-
-fn write_error(error: WriteError) -> DialError {
-    match error {
-        WriteError::ConnectionLost(error) => connection_error(error),
-        error => DialError::Connection(error.to_string()),
-    }
-}
-
-fn read_error(error: ReadError) -> DialError {
-    match error {
-        ReadError::ConnectionLost(error) => connection_error(error),
-        error => DialError::Connection(error.to_string()),
+impl From<Lost> for DialError {
+    fn from(lost: Lost) -> DialError {
+        match lost.refusal {
+            Some(reason) => DialError::Refused(reason),
+            None => DialError::Connection(lost.text),
+        }
     }
 }
 

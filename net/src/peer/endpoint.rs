@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use highwater_record::{ALIGNMENT_MIN, Budget, BufferPool};
-use quinn::{AsyncUdpSocket, Endpoint, ServerConfig, VarInt};
 
 use super::accept;
 use super::counters::{Counters, PeerCounters};
@@ -16,24 +15,17 @@ use super::dial;
 use super::events::{EventQueue, PeerEvents};
 use super::handshake::RefusalReason;
 use super::link::Link;
+use super::transport::Endpoint;
 use super::{
-    CONTROL_FRAME_BYTES_MAX, DownReason, FRAME_BYTES_MAX, INCOMING_MAX, Lane, Peer, PeerConfig,
-    SendError, SessionNumber, lane_shape,
+    CONTROL_FRAME_BYTES_MAX, DownReason, FRAME_BYTES_MAX, Lane, Peer, PeerConfig, PeerTransport,
+    SendError, SessionNumber,
 };
 use crate::identity::{Boot, Life, NodeId, NodeIdentity};
-use crate::quic::{self, IncomingLimits, Path, Shape};
 use crate::tls::PeerTls;
 
 /// Memory for control frames that have been received, in bytes, all peers together. Apart from
 /// the node's budget, so that votes are read when everything else is full.
 const CONTROL_MEMORY_BYTES: usize = 64 << 20;
-
-/// What is kept of newcomers before they are let in, in bytes.
-const INCOMING_BUFFER_BYTES: u64 = 16 << 10;
-const INCOMING_BUFFER_BYTES_TOTAL: u64 = 1 << 20;
-
-/// The application error code of connections whose endpoint has been closed.
-const ENDPOINT_CLOSED: VarInt = VarInt::from_u32(2);
 
 const _: () = assert!(FRAME_BYTES_MAX <= u32::MAX as usize);
 const _: () = assert!(2 * CONTROL_FRAME_BYTES_MAX <= CONTROL_MEMORY_BYTES);
@@ -42,10 +34,12 @@ const _: () = assert!(2 * CONTROL_FRAME_BYTES_MAX <= CONTROL_MEMORY_BYTES);
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("cannot listen for peers on UDP {listen}: {source}")]
+    #[error("cannot listen for peers on {} {listen}: {source}", transport.protocol())]
     Listen {
         /// The address.
         listen: SocketAddr,
+        /// What would have listened there.
+        transport: PeerTransport,
         /// What the system said.
         source: io::Error,
     },
@@ -72,10 +66,8 @@ impl Drop for Owner {
 
 /// What handles and tasks share.
 pub(super) struct Shared {
-    /// Nothing once it is closed, so that its socket is given back although handles remain.
-    endpoint: Mutex<Option<Endpoint>>,
+    pub(super) endpoint: Endpoint,
     listening: SocketAddr,
-    socket: Weak<dyn AsyncUdpSocket>,
     pub(super) identity: NodeIdentity,
     pub(super) config: PeerConfig,
     pub(super) control_pool: BufferPool,
@@ -102,17 +94,19 @@ impl PeerEndpoint {
             return Err(StartError::Boot(config.boot));
         }
         let listen = config.listen;
-        let server = peer_server_config(&tls, Path::Loopback);
-        let not_listening = |source| StartError::Listen { listen, source };
-        let quic::BoundEndpoint { endpoint, socket } =
-            quic::endpoint(listen, Some(&tls.secret), Some(server)).map_err(not_listening)?;
+        let transport = config.transport;
+        let not_listening = |source| StartError::Listen {
+            listen,
+            transport,
+            source,
+        };
+        let endpoint = Endpoint::listen(&config, &tls).map_err(not_listening)?;
         let listening = endpoint.local_addr().map_err(not_listening)?;
         let (queue, events) = EventQueue::new();
         let peers = config.peers.clone();
         let shared = Arc::new(Shared {
-            endpoint: Mutex::new(Some(endpoint.clone())),
+            endpoint,
             listening,
-            socket,
             identity: tls.identity(),
             config,
             control_pool: BufferPool::new(Budget::new(CONTROL_MEMORY_BYTES), ALIGNMENT_MIN),
@@ -122,7 +116,7 @@ impl PeerEndpoint {
             links: Mutex::default(),
             attempts: AtomicU32::new(0),
         });
-        tokio::spawn(accept::accept_all(shared.clone(), endpoint));
+        tokio::spawn(accept::accept_all(shared.clone()));
         let endpoint = PeerEndpoint {
             owner: Arc::new(Owner(shared)),
         };
@@ -274,12 +268,7 @@ impl PeerEndpoint {
                 let _ = task.await;
             }
         }
-        let endpoint = shared.endpoint();
-        shared.stop();
-        if let Some(endpoint) = endpoint {
-            endpoint.wait_idle().await;
-        }
-        quic::socket_closed(shared.socket.clone()).await;
+        shared.endpoint.shut().await;
     }
 }
 
@@ -306,20 +295,7 @@ impl Shared {
         for link in self.links().values() {
             link.stop();
         }
-        if let Some(endpoint) = self.endpoint_lock().take() {
-            endpoint.close(ENDPOINT_CLOSED, b"the node's endpoint is closed");
-        }
-    }
-
-    fn endpoint_lock(&self) -> MutexGuard<'_, Option<Endpoint>> {
-        self.endpoint
-            .lock()
-            .expect("nothing panics while it holds the endpoint")
-    }
-
-    /// The QUIC endpoint, unless it has been closed.
-    pub(super) fn endpoint(&self) -> Option<Endpoint> {
-        self.endpoint_lock().clone()
+        self.endpoint.close();
     }
 
     pub(super) fn link(&self, node: NodeId) -> Option<Arc<Link>> {
@@ -345,11 +321,6 @@ impl Shared {
         SessionNumber::new(self.config.boot, attempt + 1)
     }
 
-    /// Settings for a connection that comes over `path`, whichever lane it turns out to be.
-    pub(super) fn server_config(&self, path: Path) -> Arc<ServerConfig> {
-        Arc::new(peer_server_config(&self.tls_lock(), path))
-    }
-
     /// Whether the holder of a verified certificate is the `peer` of the membership.
     pub(super) fn check_member(
         &self,
@@ -369,21 +340,4 @@ impl Shared {
             _ => Ok(()),
         }
     }
-}
-
-fn peer_server_config(tls: &PeerTls, path: Path) -> ServerConfig {
-    let limits = IncomingLimits {
-        connections: INCOMING_MAX,
-        buffer_bytes: INCOMING_BUFFER_BYTES,
-        buffer_bytes_total: INCOMING_BUFFER_BYTES_TOTAL,
-    };
-    // Settled before the lane is known; the append lane has the widest windows.
-    let shape = Shape {
-        keep_alive: None,
-        ..lane_shape(Lane::Append)
-    };
-    let mut config = quic::server_config(tls.server.clone(), shape.over(path), limits);
-    // Peers stay where they are.
-    config.migration(false);
-    config
 }

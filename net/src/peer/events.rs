@@ -12,7 +12,7 @@ use highwater_record::Buffer;
 use tokio::sync::Notify;
 
 use super::handshake::RefusalReason;
-use super::{DownReason, Lane, Session, SessionNumber};
+use super::{DownReason, Lane, PeerTransport, Session, SessionNumber};
 use crate::identity::{Life, NodeId};
 
 /// How many bytes of frames wait at most on each lane before it is no longer read; a frame is let
@@ -83,6 +83,15 @@ pub enum DialError {
     /// No answer in time.
     #[error("no answer in time")]
     Timeout,
+    /// The peer is there, with its certificate, but by the other transport. The operator's
+    /// mistake: all nodes of a cluster must have the same.
+    #[error("its peer_transport is \"{theirs}\", this node's is \"{ours}\"")]
+    OtherTransport {
+        /// The peer's.
+        theirs: PeerTransport,
+        /// This node's.
+        ours: PeerTransport,
+    },
 }
 
 /// The receiving end of a node's links, for one reader.

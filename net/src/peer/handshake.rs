@@ -2,7 +2,7 @@
 //!
 //! Both sides send the same fixed form, little-endian. The dialer's offers a range of versions;
 //! the acceptor's answers with the one that both will speak, twice. A refusal is not a message but
-//! the end of the connection, with the reason as its application error code.
+//! the end of the connection, with the reason as the code that it is closed with.
 //!
 //! | bytes | field |
 //! |---|---|
@@ -16,10 +16,8 @@
 //! | 1 | lane |
 //! | 1 | zero |
 
-use quinn::ReadError;
-
+use super::transport::{Lost, Receiver};
 use super::{Lane, SessionNumber};
-use crate::gather::Gather;
 use crate::identity::{Boot, ClusterId, Incarnation, Life, NodeId};
 
 /// The lowest version of the protocol between nodes that this release speaks.
@@ -41,8 +39,8 @@ const BODY_BYTES_MAX: usize = 1_024;
 
 const _: () = assert!(BODY_BYTES == 78);
 
-/// Why a node does not let another begin a session. The number is the application error code that
-/// the connection is closed with.
+/// Why a node does not let another begin a session. The number is the code that the connection is
+/// closed with, less a base.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[repr(u32)]
 pub enum RefusalReason {
@@ -86,11 +84,15 @@ pub enum RefusalReason {
     /// Too many handshakes at once.
     #[error("too many handshakes at once")]
     Busy = 12,
+    /// Said by a dialer, in place of its handshake: it is of the other
+    /// [`PeerTransport`](super::PeerTransport), and only wants to know whether we are not.
+    #[error("it has the other peer_transport")]
+    OtherTransport = 13,
 }
 
 impl RefusalReason {
     /// How many reasons there are.
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
 
     /// All reasons, by [`index`](RefusalReason::index).
     pub const ALL: [RefusalReason; RefusalReason::COUNT] = [
@@ -107,6 +109,7 @@ impl RefusalReason {
         RefusalReason::OldSession,
         RefusalReason::Timeout,
         RefusalReason::Busy,
+        RefusalReason::OtherTransport,
     ];
 
     /// Its place in [`RefusalReason::ALL`].
@@ -114,25 +117,7 @@ impl RefusalReason {
     pub const fn index(self) -> usize {
         self as usize
     }
-
-    /// The application error code of a connection that is refused for it.
-    pub(super) fn code(self) -> quinn::VarInt {
-        quinn::VarInt::from_u32(REFUSAL_CODE_BASE + self as u32)
-    }
-
-    /// The reason behind an application error code.
-    pub(super) fn from_code(code: quinn::VarInt) -> Option<RefusalReason> {
-        let index = code
-            .into_inner()
-            .checked_sub(u64::from(REFUSAL_CODE_BASE))?;
-        RefusalReason::ALL
-            .get(usize::try_from(index).ok()?)
-            .copied()
-    }
 }
-
-/// The first application error code that means a refusal.
-const REFUSAL_CODE_BASE: u32 = 0x100;
 
 /// A handshake message of either side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,16 +208,16 @@ impl Hello {
 }
 
 /// Reads a handshake message; nothing if what comes is none, or not whole.
-pub(super) async fn read(stream: &mut Gather) -> Result<Option<Hello>, ReadError> {
+pub(super) async fn read(stream: &mut Receiver) -> Result<Option<Hello>, Lost> {
     let mut prefix = [0; HELLO_PREFIX_BYTES];
-    if !stream.read_array(&mut prefix, &mut 0).await? {
+    if !stream.read_array(&mut prefix).await? {
         return Ok(None);
     }
     let Some(length) = Hello::body_bytes(prefix) else {
         return Ok(None);
     };
     let mut body = [0; BODY_BYTES_MAX];
-    let whole = stream.read_array(&mut body[..length], &mut 0).await?;
+    let whole = stream.read_array(&mut body[..length]).await?;
     Ok(if whole {
         Hello::decode(&body[..length])
     } else {
@@ -352,12 +337,9 @@ mod tests {
     }
 
     #[test]
-    fn reasons_survive_as_codes() {
+    fn reasons_have_their_places() {
         for (index, reason) in RefusalReason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), index);
-            assert_eq!(RefusalReason::from_code(reason.code()), Some(reason));
         }
-        assert_eq!(RefusalReason::from_code(0u32.into()), None);
-        assert_eq!(RefusalReason::from_code(quinn::VarInt::MAX), None);
     }
 }

@@ -2,9 +2,10 @@
 //!
 //! # Lanes, sessions, who dials
 //!
-//! Two nodes have one *link*: three [`Lane`]s, each a QUIC connection of its own with one
-//! long-lived bidirectional stream. Connections of their own, because QUIC's send window and flow
-//! control span a connection: appends in flight would block votes whatever their priority.
+//! Two nodes have one *link*: three [`Lane`]s, each a connection of its own, over QUIC or TCP
+//! ([`PeerTransport`]), with one stream of bytes each way. Connections of their own, because
+//! TCP's stream and QUIC's send window and flow control span a connection: appends in flight would
+//! block votes whatever their priority.
 //!
 //! **The node with the lower id dials all three lanes**, the other accepts; both then send and
 //! receive on them. So a link has one owner, who retries, and there is nothing to settle when both
@@ -21,10 +22,10 @@
 //! # Bounds
 //!
 //! What is sent waits in an outbox per lane, bounded in bytes ([`OutboxLimits`]), then in QUIC's
-//! send window. What is received is gathered once into a pooled buffer and waits in the
-//! [`PeerEvents`] queue, bounded in bytes per lane; when that is full, or the node's memory budget
-//! exhausted, the lane is not read and QUIC's flow control stops the sender. Control has memory of
-//! its own, so that it is read whatever the appends do.
+//! send window or the kernel's buffer. What is received is gathered once into a pooled buffer and
+//! waits in the [`PeerEvents`] queue, bounded in bytes per lane; when that is full, or the node's
+//! memory budget exhausted, the lane is not read and flow control stops the sender. Control has
+//! memory of its own, so that it is read whatever the appends do.
 
 mod accept;
 mod counters;
@@ -34,18 +35,19 @@ mod events;
 mod handshake;
 mod link;
 mod outbox;
+mod probe;
 mod session;
 #[cfg(test)]
 mod tests;
+mod transport;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::net::SocketAddr;
 
 use highwater_record::BufferPool;
 
 use crate::identity::{Boot, Incarnation, Life, NodeId};
-use crate::quic::{self, Path, Shape};
+use crate::quic;
 
 pub use counters::PeerCounters;
 pub use endpoint::{PeerEndpoint, StartError};
@@ -64,31 +66,41 @@ pub const CONTROL_FRAME_BYTES_MAX: usize = 4 << 20;
 /// How many newcomers may be greeted at once.
 const INCOMING_MAX: usize = 64;
 
-/// After how much silence a lane is given up. A dead peer is noticed by Raft's beats long before,
-/// and one that has been started anew says so itself, at once; this only ends what waits for a
-/// machine that has gone. Shorter, and a thread that got no processor for some seconds would take
-/// the silence that it has missed reading for its peer's.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
+/// What carries the lanes. All nodes of a cluster must have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum PeerTransport {
+    /// QUIC: TLS 1.3 over UDP.
+    #[default]
+    Quic,
+    /// TCP with TLS 1.3 in it. Over packets of Ethernet's size it takes far less of the processor.
+    Tcp,
+}
 
-/// After how much silence the dialer says that it is there.
-const KEEP_ALIVE: Duration = Duration::from_secs(1);
+impl PeerTransport {
+    /// The one that it is not.
+    #[must_use]
+    pub const fn other(self) -> PeerTransport {
+        match self {
+            PeerTransport::Quic => PeerTransport::Tcp,
+            PeerTransport::Tcp => PeerTransport::Quic,
+        }
+    }
 
-/// Windows by lane. The append lane's hold what Raft may have in flight to a peer; control has
-/// little, catch-up is not to fill the network's queues.
-fn lane_shape(lane: Lane) -> Shape {
-    const MIB: u32 = 1 << 20;
-    let (stream, connection, send) = match lane {
-        Lane::Control => (MIB, MIB, MIB),
-        Lane::Append => (8 * MIB, 32 * MIB, 16 * MIB),
-        Lane::Bulk => (8 * MIB, 8 * MIB, 8 * MIB),
-    };
-    Shape {
-        stream_receive_window: stream,
-        receive_window: connection,
-        send_window: send.into(),
-        streams_max: 1,
-        keep_alive: Some(KEEP_ALIVE),
-        idle_timeout: IDLE_TIMEOUT,
+    /// Below IP.
+    const fn protocol(self) -> &'static str {
+        match self {
+            PeerTransport::Quic => "UDP",
+            PeerTransport::Tcp => "TCP",
+        }
+    }
+}
+
+impl fmt::Display for PeerTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PeerTransport::Quic => "quic",
+            PeerTransport::Tcp => "tcp",
+        })
     }
 }
 
@@ -210,8 +222,10 @@ impl Default for OutboxLimits {
 /// What a node's end of its links is made of.
 #[derive(Debug, Clone)]
 pub struct PeerConfig {
-    /// The UDP address to listen on, and to dial from.
+    /// The address to listen on, of UDP or TCP as the transport needs, and to dial from.
     pub listen: SocketAddr,
+    /// What carries the lanes.
+    pub transport: PeerTransport,
     /// How often this node's data directory has been started, this time included.
     pub boot: Boot,
     /// The other nodes. Our own id among them is passed over.
@@ -243,6 +257,7 @@ impl PeerConfig {
     pub fn new(listen: SocketAddr, boot: Boot, peers: Vec<Peer>, pool: BufferPool) -> PeerConfig {
         PeerConfig {
             listen,
+            transport: PeerTransport::default(),
             boot,
             peers,
             pool,
@@ -250,17 +265,6 @@ impl PeerConfig {
             network_datagram_bytes_max: NETWORK_DATAGRAM_BYTES_MAX,
             loopback_datagram_bytes_max: LOOPBACK_DATAGRAM_BYTES_MAX,
             seed: 0,
-        }
-    }
-
-    /// The path to a peer.
-    fn path_to(&self, remote: IpAddr) -> Path {
-        let datagram_bytes_max = self.loopback_datagram_bytes_max;
-        match Path::to(remote, self.network_datagram_bytes_max) {
-            Path::Loopback if datagram_bytes_max < LOOPBACK_DATAGRAM_BYTES_MAX => {
-                Path::Network { datagram_bytes_max }
-            }
-            path => path,
         }
     }
 }
@@ -309,7 +313,7 @@ pub enum DownReason {
     ConnectionLost {
         /// The lane that ended first.
         lane: Lane,
-        /// What QUIC says.
+        /// What the transport says.
         error: String,
     },
     /// The peer sent something that is no frame of this lane.

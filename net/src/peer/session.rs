@@ -2,26 +2,23 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use highwater_record::Buffer;
-use quinn::{Connection, ReadError, SendStream, VarInt, WriteError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::link::Link;
 use super::outbox::Outbox;
+use super::transport::{Connection, Goodbye, Lost, Receiver, Sender};
 use super::{DownReason, Lane, Session, SessionNumber, Shared};
-use crate::gather::Gather;
 use crate::identity::{Life, NodeId};
 use crate::memory::reserve;
-
-/// The application error code of connections whose session has ended.
-const SESSION_ENDED: VarInt = VarInt::from_u32(1);
 
 /// A lane that has been greeted on both sides.
 pub(super) struct LaneStream {
     pub(super) connection: Connection,
-    pub(super) send: SendStream,
-    pub(super) receive: Gather,
+    pub(super) send: Sender,
+    pub(super) receive: Receiver,
 }
 
 /// A session that stands, as senders see it.
@@ -53,7 +50,6 @@ pub(super) async fn run(
     lanes: [LaneStream; 3],
 ) {
     let peer = session.other_end(shared.identity.node);
-    let connections = lanes.each_ref().map(|lane| lane.connection.clone());
     let limits = shared.config.outbox;
     let outboxes =
         [limits.control, limits.append, limits.bulk].map(|limit| Outbox::new(limit).into());
@@ -63,26 +59,29 @@ pub(super) async fn run(
         outboxes,
         stop,
     };
+    let mut goodbyes = Vec::with_capacity(Lane::ALL.len());
+    let streams = lanes.map(|lane| {
+        goodbyes.push(lane.connection.close(Goodbye::SessionEnded));
+        (lane.send, lane.receive)
+    });
     // The peer may have been taken out of the membership, or begun a later session, meanwhile.
     if link.install(live.clone()) {
         announce(&shared, peer, session);
-        let mut lanes = spawn_lanes(&shared, peer.node, &live, lanes);
+        let mut tasks = spawn_lanes(&shared, peer.node, &live, streams);
         let reason = tokio::select! {
-            ended = lanes.join_next() => reason_of(ended),
+            ended = tasks.join_next() => reason_of(ended),
             asked = stopped.wait_for(Option::is_some) => match asked {
                 Ok(reason) => reason.clone().expect("it was waited for"),
                 Err(_) => DownReason::Closed,
             },
         };
         // Nothing of this session may be delivered after its end.
-        lanes.shutdown().await;
+        tasks.shutdown().await;
         link.remove(session.number);
         tracing::info!(peer = %peer.node, session = %session.number, %reason, "peer down");
         shared.queue.push_down(peer.node, session.number, reason);
     }
-    for connection in connections {
-        connection.close(SESSION_ENDED, b"the session has ended");
-    }
+    join_all(goodbyes).await;
 }
 
 fn announce(shared: &Shared, peer: Life, session: Session) {
@@ -100,18 +99,18 @@ fn spawn_lanes(
     shared: &Arc<Shared>,
     peer: NodeId,
     live: &Live,
-    lanes: [LaneStream; 3],
+    streams: [(Sender, Receiver); 3],
 ) -> JoinSet<DownReason> {
     let mut tasks = JoinSet::new();
-    for (stream, lane) in lanes.into_iter().zip(Lane::ALL) {
+    for ((sender, receiver), lane) in streams.into_iter().zip(Lane::ALL) {
         let outbox = live.outboxes[lane.index()].clone();
-        tasks.spawn(send(outbox, lane, stream.send));
-        let receiver = Receiver {
+        tasks.spawn(send(outbox, lane, sender));
+        let receiver = Reader {
             shared: shared.clone(),
             peer,
             session: live.number,
             lane,
-            stream: stream.receive,
+            stream: receiver,
         };
         tasks.spawn(receiver.run());
     }
@@ -136,28 +135,16 @@ fn lost(lane: Lane, error: impl std::fmt::Display) -> DownReason {
     }
 }
 
-/// quinn says "connection lost" and keeps the cause beneath.
-fn write_lost(lane: Lane, error: WriteError) -> DownReason {
-    match error {
-        WriteError::ConnectionLost(cause) => lost(lane, cause),
-        error => lost(lane, error),
-    }
-}
-
-fn read_lost(lane: Lane, error: ReadError) -> DownReason {
-    match error {
-        ReadError::ConnectionLost(cause) => lost(lane, cause),
-        error => lost(lane, error),
-    }
-}
-
-async fn send(outbox: Arc<Outbox>, lane: Lane, mut stream: SendStream) -> DownReason {
+async fn send(outbox: Arc<Outbox>, lane: Lane, mut stream: Sender) -> DownReason {
     loop {
-        let mut chunks = outbox.take().await;
+        let mut chunks = match stream.wait_for(outbox.take()).await {
+            Ok(chunks) => chunks,
+            Err(error) => return lost(lane, error),
+        };
         let mut rest = &mut chunks[..];
         while !rest.is_empty() {
-            match stream.write_chunks(rest).await {
-                Err(error) => return write_lost(lane, error),
+            match stream.write(rest).await {
+                Err(error) => return lost(lane, error),
                 Ok(written) => {
                     outbox.release(written.bytes);
                     rest = &mut rest[written.chunks..];
@@ -168,15 +155,15 @@ async fn send(outbox: Arc<Outbox>, lane: Lane, mut stream: SendStream) -> DownRe
 }
 
 /// Reads one lane.
-struct Receiver {
+struct Reader {
     shared: Arc<Shared>,
     peer: NodeId,
     session: SessionNumber,
     lane: Lane,
-    stream: Gather,
+    stream: Receiver,
 }
 
-impl Receiver {
+impl Reader {
     async fn run(mut self) -> DownReason {
         loop {
             match self.frame().await {
@@ -198,7 +185,7 @@ impl Receiver {
     async fn frame(&mut self) -> Result<Buffer, DownReason> {
         let lane = self.lane;
         let mut prefix = [0; 4];
-        let whole = self.stream.read_array(&mut prefix, &mut 0).await;
+        let whole = self.stream.read_array(&mut prefix).await;
         self.check(whole)?;
         let bytes = u32::from_le_bytes(prefix);
         let max = lane.frame_bytes_max();
@@ -217,11 +204,11 @@ impl Receiver {
         Ok(body.freeze())
     }
 
-    fn check(&self, whole: Result<bool, ReadError>) -> Result<(), DownReason> {
+    fn check(&self, whole: Result<bool, Lost>) -> Result<(), DownReason> {
         match whole {
             Ok(true) => Ok(()),
             Ok(false) => Err(lost(self.lane, "the peer has finished the stream")),
-            Err(error) => Err(read_lost(self.lane, error)),
+            Err(error) => Err(lost(self.lane, error)),
         }
     }
 }

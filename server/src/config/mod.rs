@@ -21,6 +21,8 @@ pub use options::{OPTIONS, OptionDoc, reference_page};
 pub struct Config {
     /// Accept clients from other machines although they are neither encrypted nor authenticated.
     pub insecure_no_auth: bool,
+    /// What carries the links between nodes; the same on all of them.
+    pub peer_transport: PeerTransport,
     /// This node.
     pub node: NodeSection,
     /// Where it listens.
@@ -55,6 +57,17 @@ pub struct NodeSection {
     pub scrub_interval_s: u64,
 }
 
+/// What carries the links between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerTransport {
+    /// QUIC, over UDP.
+    #[default]
+    Quic,
+    /// TCP with TLS 1.3 in it.
+    Tcp,
+}
+
 /// How the disk is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,7 +86,7 @@ pub enum StorageChoice {
 pub struct ListenSection {
     /// Kafka's protocol over TCP, and over QUIC on the same number of UDP.
     pub kafka: SocketAddr,
-    /// The other nodes, over QUIC with mutual TLS.
+    /// The other nodes, over UDP or TCP as `peer_transport` says, with mutual TLS.
     pub peer: SocketAddr,
     /// Metrics in Prometheus' text format, over HTTP; loopback only.
     pub metrics: SocketAddr,

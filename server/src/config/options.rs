@@ -21,6 +21,13 @@ pub const OPTIONS: &[OptionDoc] = &[
                encrypted nor authenticated yet. Also a flag, `--insecure-no-auth`.",
     },
     OptionDoc {
+        key: "peer_transport",
+        text: "What carries the links between nodes: `quic`, over UDP, or `tcp`, with TLS 1.3 in \
+               it. TCP takes far less of the processor where packets are small (an MTU of \
+               1,500). Must be the same on all nodes: one whose peers have the other ends soon \
+               after its start.",
+    },
+    OptionDoc {
         key: "node.id",
         text: "The node's id in its cluster. Must agree with the formatted data directory.",
     },
@@ -60,7 +67,8 @@ pub const OPTIONS: &[OptionDoc] = &[
     },
     OptionDoc {
         key: "listen.peer",
-        text: "Address and UDP port for the other nodes of the cluster: QUIC, mutual TLS.",
+        text: "Address and port for the other nodes of the cluster, of UDP or TCP as \
+               `peer_transport` says: mutual TLS.",
     },
     OptionDoc {
         key: "listen.metrics",

@@ -55,6 +55,7 @@ fn is_free(plan: &ClusterPlan) -> bool {
         TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
             && UdpSocket::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
             && UdpSocket::bind((Ipv4Addr::LOCALHOST, port + 100)).is_ok()
+            && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 100)).is_ok()
             && TcpListener::bind((Ipv4Addr::LOCALHOST, port + 200)).is_ok()
     })
 }

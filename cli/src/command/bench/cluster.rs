@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater_bench::suite::{self, Figure, Processes, Suite};
 use serde_json::json;
 
-use super::pipeline::{NODE_WORDS, pipeline_text};
+use super::pipeline::{NODE_WORDS, PeerTransportName, pipeline_text};
 use super::{broken, limits, print_durability, seconds, spread_text};
 use crate::cluster::TransportName;
 use crate::exit::Failure;
@@ -47,6 +47,9 @@ pub(super) struct Arguments {
     /// How clients talk.
     #[arg(long, value_enum, default_value_t = TransportName::Quic)]
     transport: TransportName,
+    /// What carries the links between nodes, and those of the bare path.
+    #[arg(long, value_enum, default_value_t = PeerTransportName::Quic)]
+    peer_transport: PeerTransportName,
 }
 
 impl Arguments {
@@ -66,6 +69,7 @@ impl Arguments {
             producers: self.producers,
             rates: self.rate,
             quic: self.transport == TransportName::Quic,
+            peer_transport: self.peer_transport.into(),
         };
         let executable = std::env::current_exe()?;
         let show =

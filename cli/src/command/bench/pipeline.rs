@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use highwater_bench::pipeline::{self, Files, PipelineLoad, PipelineReport};
+use highwater_bench::pipeline::{self, Files, PeerTransport, PipelineLoad, PipelineReport};
 use serde_json::json;
 
 use super::with_kind;
@@ -29,7 +29,10 @@ pub(super) struct PipelineArguments {
     /// Batches a second [default: as many as are acknowledged].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rate: Option<u32>,
-    /// The largest UDP payload, in bytes: 1452 as on Ethernet [default: what loopback takes].
+    /// What carries the links.
+    #[arg(long, value_enum, default_value_t = PeerTransportName::Quic)]
+    peer_transport: PeerTransportName,
+    /// The largest UDP payload of QUIC, in bytes: 1452 as on Ethernet [default: what loopback takes].
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..))]
     datagram_bytes: Option<u16>,
     /// How the files are that batches are written to.
@@ -44,6 +47,24 @@ pub(super) struct PipelineArguments {
     /// How long nothing is counted before.
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     warm_up: f64,
+}
+
+/// What carries the links between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum PeerTransportName {
+    /// Over UDP, as by default
+    Quic,
+    /// With TLS 1.3 in it
+    Tcp,
+}
+
+impl From<PeerTransportName> for PeerTransport {
+    fn from(name: PeerTransportName) -> PeerTransport {
+        match name {
+            PeerTransportName::Quic => PeerTransport::Quic,
+            PeerTransportName::Tcp => PeerTransport::Tcp,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,6 +92,7 @@ impl PipelineArguments {
             batch_bytes: self.batch_bytes,
             window_bytes: self.window_bytes,
             rate: self.rate,
+            peer_transport: self.peer_transport.into(),
             datagram_bytes: self.datagram_bytes,
             files,
             runs: usize::from(self.runs),
@@ -90,11 +112,15 @@ impl PipelineArguments {
 }
 
 pub(super) fn pipeline_text(report: &PipelineReport) -> String {
+    let links = match report.datagram_bytes {
+        Some(bytes) => format!("datagrams of up to {bytes}"),
+        None => "over TCP".to_owned(),
+    };
     format!(
-        "pipeline batches of {} bytes, datagrams of up to {}: {} MB/s; CPU seconds per GB, all four \
+        "pipeline batches of {} bytes, {}: {} MB/s; CPU seconds per GB, all four \
          processes: {}; latency {}",
         report.batch_bytes,
-        report.datagram_bytes,
+        links,
         spread_text(&report.mb_per_second),
         spread_text(&report.cpu_seconds_per_gb),
         percentiles_text(&report.latency),

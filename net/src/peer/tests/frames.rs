@@ -5,6 +5,13 @@ use highwater_record::Buffer;
 
 use super::*;
 
+over_both! {
+    frames_of_all_sizes_on_all_lanes_both_ways,
+    a_frame_is_the_sum_of_its_chunks,
+    thousands_of_frames_keep_their_order,
+    received_frames_lie_in_the_pool_and_are_charged,
+}
+
 /// Bytes that tell a shifted or mixed frame from the right one.
 fn pattern(length: usize, seed: u64) -> Bytes {
     let mut rng = fastrand::Rng::with_seed(seed ^ length as u64);
@@ -13,9 +20,8 @@ fn pattern(length: usize, seed: u64) -> Bytes {
     bytes.into()
 }
 
-#[tokio::test]
-async fn frames_of_all_sizes_on_all_lanes_both_ways() {
-    let (mut first, mut second) = Cluster::new().pair();
+async fn frames_of_all_sizes_on_all_lanes_both_ways(transport: PeerTransport) {
+    let (mut first, mut second) = Cluster::new(transport).pair();
     let number = both_up(&mut first, &mut second).await.number;
     for lane in Lane::ALL {
         let sizes = [
@@ -56,9 +62,8 @@ async fn frames_of_all_sizes_on_all_lanes_both_ways() {
     }
 }
 
-#[tokio::test]
-async fn a_frame_is_the_sum_of_its_chunks() {
-    let (mut first, mut second) = Cluster::new().pair();
+async fn a_frame_is_the_sum_of_its_chunks(transport: PeerTransport) {
+    let (mut first, mut second) = Cluster::new(transport).pair();
     let number = both_up(&mut first, &mut second).await.number;
     let whole = pattern(300_000, 3);
     for cuts in [
@@ -82,9 +87,8 @@ async fn a_frame_is_the_sum_of_its_chunks() {
     }
 }
 
-#[tokio::test]
-async fn thousands_of_frames_keep_their_order() {
-    let (mut first, mut second) = Cluster::new().pair();
+async fn thousands_of_frames_keep_their_order(transport: PeerTransport) {
+    let (mut first, mut second) = Cluster::new(transport).pair();
     let number = both_up(&mut first, &mut second).await.number;
     let frame = |count: u32| Bytes::from(vec![count as u8; (count % 700) as usize]);
     for count in 0..5_000 {
@@ -113,10 +117,9 @@ async fn thousands_of_frames_keep_their_order() {
     assert_eq!(sent.bytes_sent, received.bytes_received);
 }
 
-#[tokio::test]
-async fn received_frames_lie_in_the_pool_and_are_charged() {
-    let cluster = Cluster::new();
-    let mut config = config();
+async fn received_frames_lie_in_the_pool_and_are_charged(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
+    let mut config = config(transport);
     let pool = pool(64 << 20);
     config.pool = pool.clone();
     let mut first = cluster.start(1);

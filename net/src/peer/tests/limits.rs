@@ -1,12 +1,23 @@
 //! Everything has a bound, and at the bound it waits, refuses or ends, as it should.
 
 use bytes::Bytes;
-use quinn::Connection;
 
+use super::stranger::{Stranger, hello, open};
 use super::*;
-use crate::gather::Gather;
 use crate::peer::handshake::{Hello, read};
-use crate::quic::{self, Path};
+use crate::peer::transport::{Connection, Receiver, Sender};
+
+over_both! {
+    a_peer_that_takes_nothing_stops_appends_but_not_control,
+    a_peer_that_takes_no_control_frames_is_given_up,
+    nothing_is_read_while_the_budget_is_exhausted,
+    a_frame_above_the_whole_budget_ends_the_session,
+    a_length_that_lies_ends_the_session_and_takes_no_memory,
+    half_a_frame_is_never_delivered,
+    a_flood_of_newcomers_is_bounded_and_passes,
+    nothing_of_a_session_comes_after_its_end,
+    who_was_refused_can_wait_for_room,
+}
 
 const MIB: usize = 1 << 20;
 
@@ -33,14 +44,17 @@ async fn fill(node: &Node, to: &Node, number: SessionNumber, lane: Lane) -> usiz
     }
 }
 
-#[tokio::test]
-async fn a_peer_that_takes_nothing_stops_appends_but_not_control() {
-    let (mut first, mut second) = Cluster::new().pair();
+async fn a_peer_that_takes_nothing_stops_appends_but_not_control(transport: PeerTransport) {
+    let (mut first, mut second) = Cluster::new(transport).pair();
     let number = both_up(&mut first, &mut second).await.number;
     let to = second.id();
     let sent = fill(&first, &second, number, Lane::Append).await;
-    // Queue, QUIC's windows and outbox, each once.
-    assert!((33 + 15..=33 + 8 + 16 + 16).contains(&sent), "{sent} MiB");
+    // Queue, outbox, and between them QUIC's windows or the kernel's buffers.
+    let between = match transport {
+        PeerTransport::Quic => 8 + 16,
+        PeerTransport::Tcp => 64,
+    };
+    assert!((33 + 15..=33 + 16 + between).contains(&sent), "{sent} MiB");
     assert!(first.endpoint.counters().outbox_full > 0);
     first
         .endpoint
@@ -83,9 +97,8 @@ impl Node {
     }
 }
 
-#[tokio::test]
-async fn a_peer_that_takes_no_control_frames_is_given_up() {
-    let (mut first, mut second) = Cluster::new().pair();
+async fn a_peer_that_takes_no_control_frames_is_given_up(transport: PeerTransport) {
+    let (mut first, mut second) = Cluster::new(transport).pair();
     let number = both_up(&mut first, &mut second).await.number;
     let given_up = timeout(PATIENCE, async {
         while first
@@ -103,10 +116,9 @@ async fn a_peer_that_takes_no_control_frames_is_given_up() {
     both_up(&mut first, &mut second).await;
 }
 
-#[tokio::test]
-async fn nothing_is_read_while_the_budget_is_exhausted() {
-    let cluster = Cluster::new();
-    let mut config = config();
+async fn nothing_is_read_while_the_budget_is_exhausted(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
+    let mut config = config(transport);
     config.pool = pool(3 * MIB);
     let mut first = cluster.start(1);
     let mut second = Node::start(config, cluster.tls(2));
@@ -143,10 +155,9 @@ async fn nothing_is_read_while_the_budget_is_exhausted() {
     }
 }
 
-#[tokio::test]
-async fn a_frame_above_the_whole_budget_ends_the_session() {
-    let cluster = Cluster::new();
-    let mut config = config();
+async fn a_frame_above_the_whole_budget_ends_the_session(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
+    let mut config = config(transport);
     config.pool = pool(MIB);
     let mut first = cluster.start(1);
     let mut second = Node::start(config, cluster.tls(2));
@@ -164,44 +175,44 @@ async fn a_frame_above_the_whole_budget_ends_the_session() {
     assert_eq!(reason, above);
 }
 
+/// A lane of somebody who has been let in.
+struct OpenLane {
+    _connection: Connection,
+    send: Sender,
+    receive: Receiver,
+}
+
 /// A good node 1 by its handshake, which says what it likes afterwards.
-async fn three_lanes(cluster: &Cluster, to: &Node) -> Vec<(Connection, quinn::SendStream)> {
-    let endpoint = quic::endpoint(loopback(), None, None).unwrap().endpoint;
+async fn three_lanes(cluster: &Cluster, to: &Node) -> Vec<OpenLane> {
+    let stranger = Stranger::node(cluster, 1);
     let mut lanes = Vec::new();
     for lane in Lane::ALL {
-        let transport = lane_shape(lane).over(Path::Loopback);
-        let config = quic::client_config(cluster.tls(1).client, transport);
-        let name = to.endpoint.owner_identity().peer_name();
-        let connecting = endpoint.connect_with(config, to.as_peer().address, &name);
-        let connection = connecting.unwrap().await.unwrap();
-        let (mut send, receive) = connection.open_bi().await.unwrap();
+        let mut connection = stranger.connect(to).await.unwrap();
         let hello = Hello {
-            version_min: 1,
-            version_max: 1,
-            cluster: cluster.ca.cluster(),
-            from: Life {
-                node: id(1),
-                incarnation: incarnation(1),
-                boot: Boot(1),
-            },
-            to: to.id(),
-            to_incarnation: None,
-            session: SessionNumber(1 << 32 | 1),
             lane,
+            ..hello(cluster, 1, to)
         };
-        send.write_all(&hello.encode()).await.unwrap();
-        read(&mut Gather::new(receive)).await.unwrap().unwrap();
-        lanes.push((connection, send));
+        let (send, mut receive) = open(&mut connection, &hello.encode()).await;
+        read(&mut receive).await.unwrap().unwrap();
+        lanes.push(OpenLane {
+            _connection: connection,
+            send,
+            receive,
+        });
     }
     lanes
 }
 
-#[tokio::test]
-async fn a_length_that_lies_ends_the_session_and_takes_no_memory() {
-    let cluster = Cluster::new();
+async fn say(send: &mut Sender, bytes: &[u8]) {
+    let bytes = Bytes::copy_from_slice(bytes);
+    send.write_all(&mut [bytes]).await.unwrap();
+}
+
+async fn a_length_that_lies_ends_the_session_and_takes_no_memory(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     for lane in Lane::ALL {
         for bytes in [lane.frame_bytes_max() as u32 + 1, 1 << 31, u32::MAX] {
-            let mut config = config();
+            let mut config = config(transport);
             let pool = pool(64 * MIB);
             config.pool = pool.clone();
             let mut node = Node::start(config, cluster.tls(2));
@@ -213,23 +224,23 @@ async fn a_length_that_lies_ends_the_session_and_takes_no_memory() {
             node.endpoint.set_peers(&[dialer]);
             let mut lanes = three_lanes(&cluster, &node).await;
             node.up().await;
-            let send = &mut lanes[lane.index()].1;
-            send.write_all(&bytes.to_le_bytes()).await.unwrap();
+            say(&mut lanes[lane.index()].send, &bytes.to_le_bytes()).await;
             let max = lane.frame_bytes_max();
             let expected = DownReason::FrameTooLarge { lane, bytes, max };
             assert_eq!(node.down().await.2, expected);
             assert_eq!(pool.budget().used(), 0);
             // The other lanes go with it.
-            for (connection, _) in &lanes {
-                timeout(PATIENCE, connection.closed()).await.unwrap();
+            for mut lane in lanes {
+                let mut byte = [0];
+                let over = timeout(PATIENCE, lane.receive.read_array(&mut byte));
+                assert_ne!(over.await.unwrap(), Ok(true));
             }
         }
     }
 }
 
-#[tokio::test]
-async fn half_a_frame_is_never_delivered() {
-    let cluster = Cluster::new();
+async fn half_a_frame_is_never_delivered(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let mut node = cluster.start(2);
     let dialer = Peer {
         node: id(1),
@@ -239,10 +250,10 @@ async fn half_a_frame_is_never_delivered() {
     node.endpoint.set_peers(&[dialer]);
     let mut lanes = three_lanes(&cluster, &node).await;
     node.up().await;
-    let (_, send) = &mut lanes[1];
-    send.write_all(&100_u32.to_le_bytes()).await.unwrap();
-    send.write_all(&[7; 99]).await.unwrap();
-    send.finish().unwrap();
+    let send = &mut lanes[Lane::Append.index()].send;
+    say(send, &100_u32.to_le_bytes()).await;
+    say(send, &[7; 99]).await;
+    send.finish().await;
     let (_, _, reason) = node.down().await;
     assert!(
         matches!(
@@ -257,25 +268,18 @@ async fn half_a_frame_is_never_delivered() {
     assert_eq!(node.endpoint.counters().frames_received, 0);
 }
 
-#[tokio::test]
-async fn a_flood_of_newcomers_is_bounded_and_passes() {
-    let cluster = Cluster::new();
+async fn a_flood_of_newcomers_is_bounded_and_passes(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let mut node = cluster.start(2);
     // Connections that say nothing.
-    let endpoint = quic::endpoint(loopback(), None, None).unwrap().endpoint;
-    let name = node.endpoint.owner_identity().peer_name();
+    let stranger = Stranger::node(&cluster, 1);
     let absent = Peer {
         node: id(1),
         incarnation: None,
         address: loopback(),
     };
     node.endpoint.set_peers(&[absent]);
-    let connecting = (0..INCOMING_MAX + 10).map(|_| {
-        let transport = lane_shape(Lane::Append).over(Path::Loopback);
-        let config = quic::client_config(cluster.tls(1).client, transport);
-        let connecting = endpoint.connect_with(config, node.as_peer().address, &name);
-        connecting.unwrap()
-    });
+    let connecting = (0..INCOMING_MAX + 10).map(|_| stranger.connect(&node));
     let connected = futures_util::future::join_all(connecting).await;
     let silent: Vec<_> = connected.into_iter().flatten().collect();
     let refused = (INCOMING_MAX + 10 - silent.len()) as u64;
@@ -293,9 +297,8 @@ async fn a_flood_of_newcomers_is_bounded_and_passes() {
         .await;
 }
 
-#[tokio::test]
-async fn nothing_of_a_session_comes_after_its_end() {
-    let (mut first, mut second) = Cluster::new().pair();
+async fn nothing_of_a_session_comes_after_its_end(transport: PeerTransport) {
+    let (mut first, mut second) = Cluster::new(transport).pair();
     let number = both_up(&mut first, &mut second).await.number;
     for count in 0..8 {
         first
@@ -310,9 +313,8 @@ async fn nothing_of_a_session_comes_after_its_end() {
     assert!(second.events.try_recv().is_none());
 }
 
-#[tokio::test]
-async fn who_was_refused_can_wait_for_room() {
-    let (mut first, mut second) = Cluster::new().pair();
+async fn who_was_refused_can_wait_for_room(transport: PeerTransport) {
+    let (mut first, mut second) = Cluster::new(transport).pair();
     let number = both_up(&mut first, &mut second).await.number;
     let to = second.id();
     fill(&first, &second, number, Lane::Append).await;

@@ -1,10 +1,30 @@
 //! Links between endpoints on loopback. Nothing here waits for time to pass: whoever waits, waits
 //! for an event, and gives up loudly.
 
+/// Runs tests over each transport, as `over_quic::NAME` and `over_tcp::NAME`.
+macro_rules! over_both {
+    ($($name:ident),* $(,)?) => {
+        mod over_quic {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::peer::PeerTransport::Quic).await;
+            })*
+        }
+        mod over_tcp {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name(crate::peer::PeerTransport::Tcp).await;
+            })*
+        }
+    };
+}
+
 mod frames;
 mod limits;
 mod refusals;
 mod sessions;
+mod stranger;
+mod tcp;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,13 +56,15 @@ fn incarnation(node: u32) -> Incarnation {
 /// A cluster's authority.
 struct Cluster {
     ca: ClusterCa,
+    transport: PeerTransport,
 }
 
 impl Cluster {
-    fn new() -> Cluster {
+    fn new(transport: PeerTransport) -> Cluster {
         let cluster = ClusterId::random().unwrap();
         Cluster {
             ca: ClusterCa::generate(cluster).unwrap(),
+            transport,
         }
     }
 
@@ -65,7 +87,7 @@ impl Cluster {
 
     /// A node that knows no peers yet.
     fn start(&self, node: u32) -> Node {
-        Node::start(config(), self.tls(node))
+        Node::start(config(self.transport), self.tls(node))
     }
 
     /// Two nodes that know each other.
@@ -76,8 +98,11 @@ impl Cluster {
     }
 }
 
-fn config() -> PeerConfig {
-    PeerConfig::new(loopback(), Boot(1), Vec::new(), pool(256 << 20))
+fn config(transport: PeerTransport) -> PeerConfig {
+    PeerConfig {
+        transport,
+        ..PeerConfig::new(loopback(), Boot(1), Vec::new(), pool(256 << 20))
+    }
 }
 
 fn pool(bytes: usize) -> BufferPool {

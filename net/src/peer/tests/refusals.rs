@@ -2,76 +2,30 @@
 
 use std::sync::{Arc, Mutex};
 
-use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint};
 use rcgen::{ExtendedKeyUsagePurpose, SanType};
 use tokio::net::UdpSocket;
 
+use super::stranger::{PEER, Stranger, hello, open, turned_away};
 use super::*;
-use crate::ca::{Credentials, params};
-use crate::identity::peer_name;
+use crate::ca::params;
 use crate::peer::handshake::{Hello, read};
-use crate::quic::{self, Path};
-use crate::tls::{ALPN_KAFKA, ALPN_PEER, ClientTls, Trust, raw_client};
+use crate::tls::ALPN_KAFKA;
 
-/// Somebody who speaks QUIC and says what they like.
-struct Stranger {
-    endpoint: Endpoint,
-    tls: Arc<QuicClientConfig>,
-}
-
-impl Stranger {
-    fn with(tls: Arc<QuicClientConfig>) -> Stranger {
-        Stranger {
-            endpoint: quic::endpoint(loopback(), None, None).unwrap().endpoint,
-            tls,
-        }
-    }
-
-    /// That shows `credentials`, or none.
-    fn new(trust: &Trust, credentials: Option<&Credentials>, alpn: &[u8]) -> Stranger {
-        Stranger::with(raw_client(trust, credentials, alpn))
-    }
-
-    /// A good node that will say something else than it should.
-    fn node(cluster: &Cluster, node: u32) -> Stranger {
-        Stranger::with(cluster.tls(node).client)
-    }
-
-    async fn connect(&self, to: &Node) -> Result<Connection, quinn::ConnectionError> {
-        let peer = to.as_peer();
-        let transport = lane_shape(Lane::Append).over(Path::Loopback);
-        let config = quic::client_config(self.tls.clone(), transport);
-        let name = peer_name(to.endpoint.owner_identity().cluster, peer.node);
-        let connecting = self.endpoint.connect_with(config, peer.address, &name);
-        connecting.unwrap().await
-    }
-
-    /// Says `bytes` on a connection, and reports how that ends.
-    async fn say(&self, to: &Node, bytes: &[u8]) -> quinn::ConnectionError {
-        let connection = self.connect(to).await.unwrap();
-        let (mut send, _receive) = connection.open_bi().await.unwrap();
-        send.write_all(bytes).await.unwrap();
-        connection.closed().await
-    }
-}
-
-/// What node `from` should say to `to`.
-fn hello(cluster: &Cluster, from: u32, to: &Node) -> Hello {
-    Hello {
-        version_min: 1,
-        version_max: 1,
-        cluster: cluster.ca.cluster(),
-        from: Life {
-            node: id(from),
-            incarnation: incarnation(from),
-            boot: Boot(1),
-        },
-        to: to.id(),
-        to_incarnation: None,
-        session: SessionNumber(1 << 32 | 1),
-        lane: Lane::Control,
-    }
+over_both! {
+    a_stranger_by_the_other_transport_is_not_the_peer,
+    a_peer_of_the_other_transport_is_told_from_one_that_is_not_there,
+    without_a_certificate,
+    with_a_certificate_of_another_authority,
+    with_a_self_signed_certificate,
+    with_a_listeners_certificate,
+    with_another_protocol,
+    with_an_expired_certificate,
+    with_the_certificate_of_something_else,
+    with_a_handshake_of_somebody_else,
+    with_bytes_that_are_no_handshake,
+    for_a_lane_twice_or_an_old_session,
+    a_dialer_refuses_whom_it_did_not_dial,
+    a_dialer_refuses_another_incarnation_and_another_authority,
 }
 
 /// A node 2 that knows a node 1 and a node 3, neither of which is there.
@@ -90,67 +44,58 @@ fn lonely(cluster: &Cluster) -> Node {
 async fn check_tls(node: &mut Node, stranger: &Stranger) {
     // The client may believe itself connected before the server has looked at its certificate.
     if let Ok(connection) = stranger.connect(node).await {
-        let error = connection.closed().await;
-        assert!(
-            matches!(error, quinn::ConnectionError::ConnectionClosed(_)),
-            "{error}"
-        );
+        let lost = turned_away(connection).await;
+        assert_eq!(lost.refusal, None, "{lost}");
     }
     assert_eq!(node.refusal().await, RefusalReason::Tls);
     assert_eq!(node.endpoint.counters().refused_for(RefusalReason::Tls), 1);
 }
 
-#[tokio::test]
-async fn without_a_certificate() {
-    let cluster = Cluster::new();
-    let stranger = Stranger::new(&cluster.ca.trust(), None, ALPN_PEER);
+async fn without_a_certificate(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
+    let stranger = Stranger::new(&cluster, None, PEER);
     check_tls(&mut lonely(&cluster), &stranger).await;
 }
 
-#[tokio::test]
-async fn with_a_certificate_of_another_authority() {
-    let cluster = Cluster::new();
-    let other = Cluster::new();
+async fn with_a_certificate_of_another_authority(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
+    let other = Cluster::new(transport);
     let credentials = other.ca.issue_node(&other.identity(1)).unwrap();
-    let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_PEER);
+    let stranger = Stranger::new(&cluster, Some(&credentials), PEER);
     check_tls(&mut lonely(&cluster), &stranger).await;
 }
 
-#[tokio::test]
-async fn with_a_self_signed_certificate() {
-    let cluster = Cluster::new();
+async fn with_a_self_signed_certificate(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let credentials = crate::ca::self_signed(&cluster.identity(1));
-    let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_PEER);
+    let stranger = Stranger::new(&cluster, Some(&credentials), PEER);
     check_tls(&mut lonely(&cluster), &stranger).await;
 }
 
-#[tokio::test]
-async fn with_a_listeners_certificate() {
-    let cluster = Cluster::new();
+async fn with_a_listeners_certificate(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let credentials = cluster.ca.issue_listener(&["localhost"]).unwrap();
-    let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_PEER);
+    let stranger = Stranger::new(&cluster, Some(&credentials), PEER);
     check_tls(&mut lonely(&cluster), &stranger).await;
 }
 
-#[tokio::test]
-async fn with_another_protocol() {
-    let cluster = Cluster::new();
+async fn with_another_protocol(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let credentials = cluster.ca.issue_node(&cluster.identity(1)).unwrap();
-    let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_KAFKA);
+    let stranger = Stranger::new(&cluster, Some(&credentials), [ALPN_KAFKA; 2]);
     check_tls(&mut lonely(&cluster), &stranger).await;
-    let client = Stranger::with(ClientTls::new(&cluster.ca.trust()).unwrap().client);
+    let client = Stranger::new(&cluster, None, [ALPN_KAFKA; 2]);
     assert!(client.connect(&lonely(&cluster)).await.is_err());
 }
 
-#[tokio::test]
-async fn with_an_expired_certificate() {
-    let cluster = Cluster::new();
+async fn with_an_expired_certificate(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let mut params = params("node 1".to_owned());
     params.subject_alt_names = vec![uri(&cluster.identity(1))];
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     params.not_after = params.not_before;
     let credentials = cluster.ca.issue(params).unwrap();
-    let stranger = Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_PEER);
+    let stranger = Stranger::new(&cluster, Some(&credentials), PEER);
     check_tls(&mut lonely(&cluster), &stranger).await;
 }
 
@@ -164,29 +109,19 @@ fn certified(cluster: &Cluster, names: Vec<SanType>) -> Stranger {
     params.subject_alt_names = names;
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let credentials = cluster.ca.issue(params).unwrap();
-    Stranger::new(&cluster.ca.trust(), Some(&credentials), ALPN_PEER)
+    Stranger::new(cluster, Some(&credentials), PEER)
 }
 
 async fn check_certificate(cluster: &Cluster, names: Vec<SanType>, reason: RefusalReason) {
     let mut node = lonely(cluster);
     let connection = certified(cluster, names).connect(&node).await.unwrap();
-    assert_eq!(refused(connection.closed().await), Some(reason));
+    assert_eq!(turned_away(connection).await.refusal, Some(reason));
     assert_eq!(node.refusal().await, reason);
     assert_eq!(node.endpoint.counters().refused_for(reason), 1);
 }
 
-fn refused(error: quinn::ConnectionError) -> Option<RefusalReason> {
-    match error {
-        quinn::ConnectionError::ApplicationClosed(close) => {
-            RefusalReason::from_code(close.error_code)
-        }
-        _ => None,
-    }
-}
-
-#[tokio::test]
-async fn with_the_certificate_of_something_else() {
-    let cluster = Cluster::new();
+async fn with_the_certificate_of_something_else(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let other = NodeIdentity {
         cluster: ClusterId::random().unwrap(),
         ..cluster.identity(1)
@@ -209,16 +144,15 @@ async fn with_the_certificate_of_something_else() {
 
 async fn check_saying(cluster: &Cluster, from: u32, bytes: &[u8], reason: RefusalReason) {
     let mut node = lonely(cluster);
-    let error = Stranger::node(cluster, from).say(&node, bytes).await;
-    assert_eq!(refused(error.clone()), Some(reason), "{error}");
+    let lost = Stranger::node(cluster, from).say(&node, bytes).await;
+    assert_eq!(lost.refusal, Some(reason), "{lost}");
     assert_eq!(node.refusal().await, reason);
     assert_eq!(node.endpoint.counters().refused_for(reason), 1);
     assert_eq!(node.endpoint.counters().frames_received, 0);
 }
 
-#[tokio::test]
-async fn with_a_handshake_of_somebody_else() {
-    let cluster = Cluster::new();
+async fn with_a_handshake_of_somebody_else(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let to = cluster.start(2);
     let good = hello(&cluster, 1, &to);
     let life = good.from;
@@ -270,9 +204,8 @@ async fn with_a_handshake_of_somebody_else() {
     check_saying(&cluster, 3, &higher, RefusalReason::WrongDirection).await;
 }
 
-#[tokio::test]
-async fn with_bytes_that_are_no_handshake() {
-    let cluster = Cluster::new();
+async fn with_bytes_that_are_no_handshake(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let mut lying = hello(&cluster, 1, &cluster.start(2)).encode();
     lying[4..6].copy_from_slice(&[0xff; 2]);
     for bytes in [
@@ -285,56 +218,39 @@ async fn with_bytes_that_are_no_handshake() {
     }
 }
 
-#[tokio::test]
-async fn for_a_lane_twice_or_an_old_session() {
-    let cluster = Cluster::new();
+async fn for_a_lane_twice_or_an_old_session(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let node = lonely(&cluster);
     let stranger = Stranger::node(&cluster, 1);
     let current = Hello {
         session: SessionNumber(1 << 32 | 5),
         ..hello(&cluster, 1, &node)
     };
-    let connection = stranger.connect(&node).await.unwrap();
-    let (mut send, receive) = connection.open_bi().await.unwrap();
-    send.write_all(&current.encode()).await.unwrap();
-    let answer = read(&mut crate::gather::Gather::new(receive))
-        .await
-        .unwrap()
-        .unwrap();
+    let mut connection = stranger.connect(&node).await.unwrap();
+    let (_send, mut receive) = open(&mut connection, &current.encode()).await;
+    let answer = read(&mut receive).await.unwrap().unwrap();
     assert_eq!(answer.from, node.endpoint.life());
     let old = Hello {
         session: SessionNumber(1 << 32 | 4),
         ..current
     };
     for hello in [current, old] {
-        let error = stranger.say(&node, &hello.encode()).await;
-        assert_eq!(refused(error), Some(RefusalReason::OldSession));
+        let lost = stranger.say(&node, &hello.encode()).await;
+        assert_eq!(lost.refusal, Some(RefusalReason::OldSession));
     }
     // Another lane of the same session is welcome.
     let second = Hello {
         lane: Lane::Bulk,
         ..current
     };
-    let (mut send, receive) = stranger
-        .connect(&node)
-        .await
-        .unwrap()
-        .open_bi()
-        .await
-        .unwrap();
-    send.write_all(&second.encode()).await.unwrap();
-    assert!(
-        read(&mut crate::gather::Gather::new(receive))
-            .await
-            .unwrap()
-            .is_some()
-    );
+    let mut connection = stranger.connect(&node).await.unwrap();
+    let (_send, mut receive) = open(&mut connection, &second.encode()).await;
+    assert!(read(&mut receive).await.unwrap().is_some());
 }
 
 /// A node that answers on another node's address is not taken for it.
-#[tokio::test]
-async fn a_dialer_refuses_whom_it_did_not_dial() {
-    let cluster = Cluster::new();
+async fn a_dialer_refuses_whom_it_did_not_dial(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let mut first = cluster.start(1);
     let third = cluster.start(3);
     third.endpoint.set_peers(&[first.as_peer()]);
@@ -351,9 +267,8 @@ async fn a_dialer_refuses_whom_it_did_not_dial() {
     );
 }
 
-#[tokio::test]
-async fn a_dialer_refuses_another_incarnation_and_another_authority() {
-    let cluster = Cluster::new();
+async fn a_dialer_refuses_another_incarnation_and_another_authority(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let mut first = cluster.start(1);
     let second = cluster.start(2);
     second.endpoint.set_peers(&[first.as_peer()]);
@@ -367,16 +282,79 @@ async fn a_dialer_refuses_another_incarnation_and_another_authority() {
         DialError::NotThePeer(RefusalReason::OtherIncarnation)
     );
 
-    let other = Cluster::new();
+    let other = Cluster::new(transport);
     let mut first = other.start(1);
     first.endpoint.set_peers(&[second.as_peer()]);
     let failure = first.dial_failure().await;
     assert!(matches!(failure, DialError::Connection(_)), "{failure}");
 }
 
+async fn a_peer_of_the_other_transport_is_told_from_one_that_is_not_there(
+    transport: PeerTransport,
+) {
+    let cluster = Cluster::new(transport);
+    let mut first = cluster.start(1);
+    let mut second = Node::start(config(transport.other()), cluster.tls(2));
+    second.endpoint.set_peers(&[first.as_peer()]);
+    let absent = Peer {
+        node: id(3),
+        incarnation: None,
+        address: "127.0.0.1:9".parse().unwrap(),
+    };
+    first.endpoint.set_peers(&[second.as_peer(), absent]);
+    let told = first.wait(|event| match event {
+        PeerEvent::DialFailed {
+            peer,
+            reason: DialError::OtherTransport { theirs, ours },
+        } => Some((peer, theirs, ours)),
+        _ => None,
+    });
+    assert_eq!(told.await, (id(2), transport.other(), transport));
+    let other = second.wait(|event| match event {
+        PeerEvent::Refused { reason, .. } => Some(reason),
+        _ => None,
+    });
+    assert_eq!(other.await, RefusalReason::OtherTransport);
+    // Where the mistake is mended, the link stands.
+    let address = second.endpoint.local_addr();
+    second.endpoint.close().await;
+    let mut mended = config(transport);
+    (mended.listen, mended.boot) = (address, Boot(2));
+    let mut second = Node::start(mended, cluster.tls(2));
+    second.endpoint.set_peers(&[first.as_peer()]);
+    both_up(&mut first, &mut second).await;
+}
+
+/// Who has no certificate of the peer's proves nothing by answering.
+async fn a_stranger_by_the_other_transport_is_not_the_peer(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
+    let mut first = cluster.start(1);
+    let third = Node::start(config(transport.other()), cluster.tls(3));
+    third.endpoint.set_peers(&[first.as_peer()]);
+    let ghost = Peer {
+        node: id(2),
+        incarnation: Some(incarnation(2)),
+        address: third.endpoint.local_addr(),
+    };
+    first.endpoint.set_peers(&[ghost]);
+    // It has been knocked at: by TLS, which ended for the wrong name.
+    let knocked = third.endpoint.clone();
+    until(|| knocked.counters().refused_for(RefusalReason::Tls) >= 2).await;
+    while let Some(event) = first.events.try_recv() {
+        let other = matches!(
+            event,
+            PeerEvent::DialFailed {
+                reason: DialError::OtherTransport { .. },
+                ..
+            }
+        );
+        assert!(!other, "{event:?}");
+    }
+}
+
 #[test]
 fn a_listeners_credentials_make_no_node() {
-    let cluster = Cluster::new();
+    let cluster = Cluster::new(PeerTransport::default());
     let credentials = cluster.ca.issue_listener(&["localhost"]).unwrap();
     let refused = PeerTls::new(&cluster.ca.trust(), &credentials);
     assert!(matches!(refused, Err(crate::tls::TlsError::Identity(_))));
@@ -425,7 +403,7 @@ async fn pass_on(front: Arc<UdpSocket>, back: Arc<UdpSocket>, heard: Arc<Mutex<V
 
 #[tokio::test]
 async fn x17_what_was_heard_on_the_way_says_nothing_when_it_is_said_again() {
-    let cluster = Cluster::new();
+    let cluster = Cluster::new(PeerTransport::Quic);
     let (mut first, mut second) = (cluster.start(1), cluster.start(2));
     let between = Eavesdropper::before(&second).await;
     let detour = Peer {

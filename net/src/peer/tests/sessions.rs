@@ -6,9 +6,20 @@ use tokio::sync::oneshot;
 
 use super::*;
 
-#[tokio::test]
-async fn two_peers_hold_the_same_session() {
-    let (mut first, mut second) = Cluster::new().pair();
+over_both! {
+    two_peers_hold_the_same_session,
+    three_peers_hold_a_session_for_each_pair,
+    a_closed_end_is_noticed_and_its_next_life_is_another_session,
+    a_killed_acceptor_that_comes_back_resets_the_old_session,
+    a_killed_dialer_that_comes_back_supersedes_the_old_session,
+    who_leaves_the_membership_is_cut_off_and_may_return,
+    a_peer_that_moves_is_dialled_at_its_new_address,
+    certificates_can_be_replaced_while_sessions_stand,
+    a_node_that_was_never_booted_is_not_started,
+}
+
+async fn two_peers_hold_the_same_session(transport: PeerTransport) {
+    let (mut first, mut second) = Cluster::new(transport).pair();
     let session = both_up(&mut first, &mut second).await;
     assert_eq!(session.dialer, first.endpoint.life());
     assert_eq!(session.acceptor, second.endpoint.life());
@@ -17,9 +28,8 @@ async fn two_peers_hold_the_same_session() {
     assert_eq!(second.endpoint.counters().sessions, 1);
 }
 
-#[tokio::test]
-async fn three_peers_hold_a_session_for_each_pair() {
-    let cluster = Cluster::new();
+async fn three_peers_hold_a_session_for_each_pair(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let mut nodes = [1, 2, 3].map(|node| cluster.start(node));
     introduce(&nodes.each_ref());
     let mut sessions = Vec::new();
@@ -38,9 +48,8 @@ async fn three_peers_hold_a_session_for_each_pair() {
     assert!(sessions.chunks(2).all(|both| both[0] == both[1]));
 }
 
-#[tokio::test]
-async fn a_closed_end_is_noticed_and_its_next_life_is_another_session() {
-    let cluster = Cluster::new();
+async fn a_closed_end_is_noticed_and_its_next_life_is_another_session(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let (mut first, mut second) = cluster.pair();
     let session = both_up(&mut first, &mut second).await;
     let address = second.endpoint.local_addr();
@@ -57,7 +66,7 @@ async fn a_closed_end_is_noticed_and_its_next_life_is_another_session() {
         .send(id(2), session.number, Lane::Append, &[]);
     assert!(matches!(stale, Err(SendError::NotUp { .. })));
 
-    let mut config = config();
+    let mut config = config(transport);
     config.listen = address;
     config.boot = Boot(2);
     drop(second);
@@ -118,54 +127,60 @@ fn at(node: u32, address: SocketAddr) -> Peer {
     }
 }
 
-#[tokio::test]
-async fn a_killed_acceptor_that_comes_back_resets_the_old_session() {
-    let cluster = Cluster::new();
+async fn a_killed_acceptor_that_comes_back_resets_the_old_session(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let mut first = cluster.start(1);
     // Both lives have the same key, which is what resets are signed with.
     let tls = cluster.tls(2);
-    let mortal = Mortal::start(config(), tls.clone(), vec![first.as_peer()]);
+    let mortal = Mortal::start(config(transport), tls.clone(), vec![first.as_peer()]);
     let address = mortal.address;
     first.endpoint.set_peers(&[at(2, address)]);
     let (_, session) = first.up().await;
     mortal.kill();
 
-    let mut config = config();
+    let mut config = config(transport);
     config.listen = address;
     config.boot = Boot(2);
     let mut second = Node::start(config, tls);
     second.endpoint.set_peers(&[first.as_peer()]);
     let (_, number, reason) = first.down().await;
     assert_eq!(number, session.number);
-    // By the new life's stateless reset, not by the idle timeout.
-    assert!(reason.to_string().contains("reset"), "{reason}");
+    // Not by the idle timeout, but by the new life's stateless reset, or by the kernel.
+    let word = match transport {
+        PeerTransport::Quic => "reset",
+        PeerTransport::Tcp => "without a goodbye",
+    };
+    assert!(reason.to_string().contains(word), "{reason}");
     let next = both_up(&mut first, &mut second).await;
     assert!(next.number > session.number);
 }
 
-#[tokio::test]
-async fn a_killed_dialer_that_comes_back_supersedes_the_old_session() {
-    let cluster = Cluster::new();
+async fn a_killed_dialer_that_comes_back_supersedes_the_old_session(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let mut second = cluster.start(2);
-    let mortal = Mortal::start(config(), cluster.tls(1), vec![second.as_peer()]);
+    let mortal = Mortal::start(config(transport), cluster.tls(1), vec![second.as_peer()]);
     second.endpoint.set_peers(&[at(1, mortal.address)]);
     let (_, session) = second.up().await;
     mortal.kill();
 
-    let mut config = config();
+    let mut config = config(transport);
     config.boot = Boot(2);
     let mut first = Node::start(config, cluster.tls(1));
     first.endpoint.set_peers(&[second.as_peer()]);
     let (_, number, reason) = second.down().await;
-    assert_eq!((number, reason), (session.number, DownReason::Superseded));
+    assert_eq!(number, session.number);
+    match transport {
+        PeerTransport::Quic => assert_eq!(reason, DownReason::Superseded),
+        // The kernel has closed what was the dead process's.
+        PeerTransport::Tcp => assert!(matches!(reason, DownReason::ConnectionLost { .. })),
+    }
     let next = both_up(&mut first, &mut second).await;
     assert_eq!(next.dialer.boot, Boot(2));
     assert!(next.number > session.number);
 }
 
-#[tokio::test]
-async fn who_leaves_the_membership_is_cut_off_and_may_return() {
-    let (mut first, mut second) = Cluster::new().pair();
+async fn who_leaves_the_membership_is_cut_off_and_may_return(transport: PeerTransport) {
+    let (mut first, mut second) = Cluster::new(transport).pair();
     let session = both_up(&mut first, &mut second).await;
     second.endpoint.set_peers(&[]);
     assert_eq!(second.down().await.2, DownReason::Closed);
@@ -178,13 +193,12 @@ async fn who_leaves_the_membership_is_cut_off_and_may_return() {
     assert!(both_up(&mut first, &mut second).await.number > session.number);
 }
 
-#[tokio::test]
-async fn a_peer_that_moves_is_dialled_at_its_new_address() {
-    let cluster = Cluster::new();
+async fn a_peer_that_moves_is_dialled_at_its_new_address(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let (mut first, mut second) = cluster.pair();
     both_up(&mut first, &mut second).await;
     drop(second);
-    let mut config = config();
+    let mut config = config(transport);
     config.boot = Boot(2);
     let mut second = Node::start(config, cluster.tls(2));
     introduce(&[&first, &second]);
@@ -192,9 +206,8 @@ async fn a_peer_that_moves_is_dialled_at_its_new_address() {
     both_up(&mut first, &mut second).await;
 }
 
-#[tokio::test]
-async fn certificates_can_be_replaced_while_sessions_stand() {
-    let cluster = Cluster::new();
+async fn certificates_can_be_replaced_while_sessions_stand(transport: PeerTransport) {
+    let cluster = Cluster::new(transport);
     let (mut first, mut second) = cluster.pair();
     let session = both_up(&mut first, &mut second).await;
     for (node, number) in [(&first, 1), (&second, 2)] {
@@ -213,17 +226,16 @@ async fn certificates_can_be_replaced_while_sessions_stand() {
     both_up(&mut first, &mut second).await;
 }
 
-#[tokio::test]
-async fn a_node_that_was_never_booted_is_not_started() {
+async fn a_node_that_was_never_booted_is_not_started(transport: PeerTransport) {
     for boot in [0, u64::from(u32::MAX) + 1] {
-        let mut config = config();
+        let mut config = config(transport);
         config.boot = Boot(boot);
-        let refused = PeerEndpoint::start(config, Cluster::new().tls(1));
+        let refused = PeerEndpoint::start(config, Cluster::new(transport).tls(1));
         assert!(matches!(refused, Err(StartError::Boot(Boot(b))) if b == boot));
     }
-    let taken = Cluster::new().start(1);
-    let mut config = config();
+    let taken = Cluster::new(transport).start(1);
+    let mut config = config(transport);
     config.listen = taken.endpoint.local_addr();
-    let refused = PeerEndpoint::start(config, Cluster::new().tls(2));
+    let refused = PeerEndpoint::start(config, Cluster::new(transport).tls(2));
     assert!(matches!(refused, Err(StartError::Listen { .. })));
 }

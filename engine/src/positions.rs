@@ -266,6 +266,10 @@ impl Positions {
         while self.ends.back().is_some_and(|end| end.index >= first) {
             self.ends.pop_back();
         }
+        if self.ends.is_empty() && self.committed == first.previous() {
+            // The commit index lay among entries whose ends were not known; now this one's is.
+            self.high_watermark = end_offset;
+        }
         let last = self.ends.back();
         let known = last.map_or(self.committed, |end| end.index);
         self.last = known;
@@ -361,6 +365,22 @@ mod tests {
         assert_eq!(positions.high_watermark(), Offset(0));
         positions.commit(at(3));
         assert_eq!(positions.high_watermark(), Offset(10));
+    }
+
+    #[test]
+    fn a_cut_behind_a_commit_among_unknown_ends_says_where_that_ends() {
+        let mut positions = Positions::new(at(0), Offset(0));
+        positions.skip_to(at(10), Offset(100));
+        positions.commit(at(5));
+        assert_eq!(
+            positions.high_watermark(),
+            Offset(0),
+            "it is not known better"
+        );
+        positions.cut(at(6), Offset(50));
+        assert_eq!(positions.high_watermark(), Offset(50));
+        assert_eq!(positions.end_offset(), Offset(50));
+        positions.append(&entry(6, 50, 1));
     }
 
     #[test]

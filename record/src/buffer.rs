@@ -9,8 +9,7 @@
 //!
 //! # Why this is sound
 //!
-//! All memory is initialised when it is allocated (zeros) and stays so, also when the system
-//! takes a buffer's pages back and gives others (`buffer/memory.rs`), hence reading any of it
+//! All memory is initialised when it is allocated (zeros) and stays so, hence reading any of it
 //! is defined, if not always meaningful. One allocation is seen through many handles; no `&mut`
 //! ever covers a byte that a `Buffer` may see:
 //!
@@ -25,8 +24,7 @@
               aligned memory needs the allocator's interface"
 )]
 
-mod memory;
-
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::{Bound, Deref, Range, RangeBounds};
@@ -35,7 +33,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use self::memory::Allocation;
 use crate::budget::{Budget, BudgetExhausted, Charge};
 
 /// The smallest alignment of pooled memory, in bytes: a page, and a block of most disks.
@@ -80,8 +77,6 @@ struct PoolShared {
 struct FreeClass {
     bytes: usize,
     idle: Vec<Allocation>,
-    /// Addresses whose memory the system has.
-    bare: Vec<Allocation>,
 }
 
 impl BufferPool {
@@ -137,7 +132,7 @@ impl BufferPool {
         let charge = budget.charge(bytes)?;
         let allocation = match self.shared.take(bytes) {
             Some(idle) => idle,
-            None => (self.shared.allocate(bytes))
+            None => Allocation::new(bytes, self.shared.alignment)
                 .ok_or_else(|| budget.exhausted(bytes, budget.used()))?,
         };
         Ok(BufferMut::over(Block {
@@ -186,48 +181,27 @@ impl PoolShared {
         let class = free
             .binary_search_by_key(&bytes, |class| class.bytes)
             .ok()?;
-        let Some(allocation) = free[class].idle.pop() else {
-            return free[class].bare.pop();
-        };
+        let allocation = free[class].idle.pop()?;
         self.budget.leave_idle(bytes);
         Some(allocation)
     }
 
-    /// New memory; what comes with it is kept for others.
-    fn allocate(&self, bytes: usize) -> Option<Allocation> {
-        let mut several = Allocation::several(bytes, self.alignment);
-        let one = several.pop();
-        if !several.is_empty() {
-            // The first that was cut is the first to be taken.
-            several.reverse();
-            self.class_of(&mut self.free(), bytes)
-                .bare
-                .append(&mut several);
-        }
-        one
-    }
-
     fn put(&self, allocation: Allocation) {
-        let bytes = allocation.bytes();
-        if self.budget.try_idle(bytes) {
-            let mut free = self.free();
-            return self.class_of(&mut free, bytes).idle.push(allocation);
+        let bytes = allocation.layout.size();
+        if !self.budget.try_idle(bytes) {
+            return;
         }
-        if let Some(bare) = allocation.give_back() {
-            self.class_of(&mut self.free(), bytes).bare.push(bare);
+        let mut free = self.free();
+        match free.binary_search_by_key(&bytes, |class| class.bytes) {
+            Ok(class) => free[class].idle.push(allocation),
+            Err(at) => free.insert(
+                at,
+                FreeClass {
+                    bytes,
+                    idle: vec![allocation],
+                },
+            ),
         }
-    }
-
-    fn class_of<'a>(&self, free: &'a mut Vec<FreeClass>, bytes: usize) -> &'a mut FreeClass {
-        let at = match free.binary_search_by_key(&bytes, |class| class.bytes) {
-            Ok(at) => at,
-            Err(at) => {
-                let (idle, bare) = (Vec::new(), Vec::new());
-                free.insert(at, FreeClass { bytes, idle, bare });
-                at
-            }
-        };
-        &mut free[at]
     }
 }
 
@@ -245,6 +219,37 @@ fn size_class(bytes: usize, alignment: usize) -> usize {
     let bytes = bytes.max(1);
     let step = (bytes.next_power_of_two() / 8).max(alignment);
     bytes.next_multiple_of(step)
+}
+
+/// Initialised, aligned memory, freed on drop.
+struct Allocation {
+    start: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: an allocation is plain memory that no thread owns; who may touch which of its bytes
+// is ruled by `Buffer` and `BufferMut` (see the module's documentation).
+unsafe impl Send for Allocation {}
+// SAFETY: as above; through a shared reference only its address and layout are read here.
+unsafe impl Sync for Allocation {}
+
+impl Allocation {
+    /// `bytes` zeros, or nothing if the system has no memory.
+    fn new(bytes: usize, alignment: usize) -> Option<Allocation> {
+        assert!(bytes > 0, "an allocation is never empty");
+        let layout = Layout::from_size_align(bytes, alignment).ok()?;
+        // SAFETY: the layout's size is not zero, asserted above.
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+        Some(Allocation { start, layout })
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed only here; an
+        // allocation is dropped by the last handle or by its free list, so nobody sees it.
+        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+    }
 }
 
 /// An allocation in use and the way home.
@@ -268,12 +273,15 @@ impl Block {
     }
 
     fn size(&self) -> usize {
-        self.allocation().bytes()
+        self.allocation().layout.size()
     }
 
     /// The address of byte `at`.
     fn at(&self, at: usize) -> NonNull<u8> {
-        self.allocation().at(at)
+        let allocation = self.allocation();
+        assert!(at <= allocation.layout.size(), "outside of the allocation");
+        // SAFETY: `at` is inside the allocation or one past its end, asserted above.
+        unsafe { allocation.start.add(at) }
     }
 }
 

@@ -77,53 +77,6 @@ fn memory_is_recycled_within_the_idle_share() {
 }
 
 #[test]
-fn large_buffers_are_cut_from_one_slab_and_lie_apart() {
-    let pool = pool(64 << 20);
-    let mut writers: Vec<_> = (0..20u8)
-        .map(|_| pool.get(1 << 20).expect("fits"))
-        .collect();
-    for (number, writer) in (1..).zip(&mut writers) {
-        assert!(writer.spare_mut().iter().all(|&byte| byte == 0), "new");
-        writer.spare_mut().fill(number);
-        writer.advance(1 << 20);
-    }
-    for (number, writer) in (1..).zip(&writers) {
-        assert!(writer.block.at(0).as_ptr().addr().is_multiple_of(4096));
-        assert!(writer.as_slice().iter().all(|&byte| byte == number));
-    }
-}
-
-#[test]
-fn what_cannot_be_kept_idle_is_zeros_when_it_is_taken_again() {
-    let pool = pool(4 << 20);
-    let mut writers: Vec<_> = (0..4).map(|_| pool.get(1 << 20).expect("fits")).collect();
-    for writer in &mut writers {
-        writer.spare_mut().fill(7);
-    }
-    let addresses = |writers: &[BufferMut]| {
-        let mut all: Vec<_> = writers.iter().map(|it| it.block.at(0)).collect();
-        all.sort_unstable();
-        all
-    };
-    let before = addresses(&writers);
-    drop(writers);
-    assert_eq!(pool.budget().idle(), 1 << 20, "a quarter of the limit");
-    let mut writers: Vec<_> = (0..4).map(|_| pool.get(1 << 20).expect("fits")).collect();
-    assert_eq!(addresses(&writers), before, "no addresses are used up");
-    let zeros = writers.iter_mut().map(|it| it.spare_mut()[(1 << 20) - 1]);
-    assert_eq!(zeros.filter(|&byte| byte == 0).count(), 3);
-}
-
-#[test]
-fn a_slab_outlives_its_pool_as_long_as_a_buffer_does() {
-    let pool = pool(64 << 20);
-    let mut writer = pool.get(3 << 20).expect("fits");
-    drop(pool);
-    writer.extend_from_slice(b"still there");
-    assert_eq!(&writer.freeze()[..], b"still there");
-}
-
-#[test]
 fn what_is_shared_stands_while_the_writer_goes_on() {
     let pool = pool(64 << 10);
     let mut writer = pool.get(4096).expect("fits");

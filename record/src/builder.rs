@@ -94,13 +94,6 @@ impl RecordBatchBuilder {
         }
     }
 
-    /// Makes room for this many bytes, or as many as the batch may have, header and all. Without
-    /// it the room doubles whenever it is used up, and what is there is copied.
-    pub fn reserve(&mut self, bytes: usize) {
-        let room = bytes.min(self.bytes_max);
-        self.bytes.reserve(room.saturating_sub(self.bytes.len()));
-    }
-
     /// Makes the batch idempotent: who sends it and where in the sequence it stands.
     pub fn set_producer(&mut self, producer: ProducerStamp) {
         self.producer = Some(producer);

@@ -14,9 +14,6 @@ use super::{Delivery, ProducerOptions};
 use crate::cluster::TopicDescription;
 use crate::error::ProduceError;
 
-/// What part of a usual batch's size a new one has room for beyond that.
-const ROOM_DIVISOR: usize = 8;
-
 /// A record and its size.
 pub(super) struct NewRecord<'a> {
     pub(super) timestamp_ms: i64,
@@ -44,8 +41,6 @@ struct State {
     outstanding: BTreeMap<BatchId, BatchReceiver>,
     sticky: Sticky,
     next_id: u64,
-    /// How large the last batch was that was taken: the next will be much the same.
-    usual_bytes: usize,
     /// Batches below this id go at once.
     flush_below: BatchId,
     /// Callers who wait for memory: while there are any, everything goes at once.
@@ -71,7 +66,6 @@ impl Accumulator {
                 outstanding: BTreeMap::new(),
                 sticky: Sticky::new(options.seed, options.batch_bytes),
                 next_id: 0,
-                usual_bytes: 0,
                 flush_below: BatchId(0),
                 hurried: 0,
                 closed: false,
@@ -136,7 +130,6 @@ impl Accumulator {
         let now = Instant::now();
         let (mut batch, receiver) =
             Batch::new(id, partition.clone(), self.compression, bytes_max, now);
-        batch.reserve(state.usual_bytes + state.usual_bytes / ROOM_DIVISOR);
         let index = append_to(&mut batch, &record).map_err(|error| ProduceError::Encode {
             reason: error.to_string(),
         })?;
@@ -235,9 +228,7 @@ impl Accumulator {
         if row.is_empty() {
             state.waiting.remove(partition);
         }
-        let taken = taken?.batch;
-        state.usual_bytes = taken.unsealed_bytes();
-        Some(taken)
+        taken.map(|waiting| waiting.batch)
     }
 }
 

@@ -112,21 +112,6 @@ impl Batch {
         }
     }
 
-    /// Makes room for so many bytes of records.
-    pub(super) fn reserve(&mut self, bytes: usize) {
-        if let Body::Records(builder) = &mut self.body {
-            builder.reserve(bytes);
-        }
-    }
-
-    /// How many bytes its records have, before compression; none once it is sealed.
-    pub(super) fn unsealed_bytes(&self) -> usize {
-        match &self.body {
-            Body::Records(builder) => builder.size_uncompressed(),
-            Body::Sealed(_) | Body::Gone => 0,
-        }
-    }
-
     pub(super) fn records_count(&self) -> u32 {
         self.records_count
     }

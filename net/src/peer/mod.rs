@@ -72,7 +72,7 @@ pub enum PeerTransport {
     /// QUIC: TLS 1.3 over UDP.
     #[default]
     Quic,
-    /// TCP with TLS 1.3 in it. Over packets of Ethernet's size it takes far less of the processor.
+    /// TCP with TLS 1.3 in it, for networks with small packets: QUIC pays for each.
     Tcp,
 }
 

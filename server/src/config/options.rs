@@ -23,9 +23,9 @@ pub const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         key: "peer_transport",
         text: "What carries the links between nodes: `quic`, over UDP, or `tcp`, with TLS 1.3 in \
-               it. TCP takes far less of the processor where packets are small (an MTU of \
-               1,500). Must be the same on all nodes: one whose peers have the other ends soon \
-               after its start.",
+               it. TCP is meant for networks with small packets (an MTU of 1,500), where QUIC \
+               pays for each. Must be the same on all nodes: one whose peers have the other ends \
+               soon after its start.",
     },
     OptionDoc {
         key: "node.id",

@@ -248,18 +248,22 @@ async fn for_a_lane_twice_or_an_old_session(transport: PeerTransport) {
     assert!(read(&mut receive).await.unwrap().is_some());
 }
 
+/// The second node, as if it were where `another` is.
+fn second_at(another: &Node) -> Peer {
+    Peer {
+        node: id(2),
+        incarnation: Some(incarnation(2)),
+        address: another.endpoint.local_addr(),
+    }
+}
+
 /// A node that answers on another node's address is not taken for it.
 async fn a_dialer_refuses_whom_it_did_not_dial(transport: PeerTransport) {
     let cluster = Cluster::new(transport);
     let mut first = cluster.start(1);
     let third = cluster.start(3);
     third.endpoint.set_peers(&[first.as_peer()]);
-    let ghost = Peer {
-        node: id(2),
-        incarnation: Some(incarnation(2)),
-        address: third.endpoint.local_addr(),
-    };
-    first.endpoint.set_peers(&[ghost]);
+    first.endpoint.set_peers(&[second_at(&third)]);
     let failure = first.dial_failure().await;
     assert!(
         matches!(&failure, DialError::Connection(text) if text.contains("certificate")),
@@ -331,12 +335,7 @@ async fn a_stranger_by_the_other_transport_is_not_the_peer(transport: PeerTransp
     let mut first = cluster.start(1);
     let third = Node::start(config(transport.other()), cluster.tls(3));
     third.endpoint.set_peers(&[first.as_peer()]);
-    let ghost = Peer {
-        node: id(2),
-        incarnation: Some(incarnation(2)),
-        address: third.endpoint.local_addr(),
-    };
-    first.endpoint.set_peers(&[ghost]);
+    first.endpoint.set_peers(&[second_at(&third)]);
     // It has been knocked at: by TLS, which ended for the wrong name.
     let knocked = third.endpoint.clone();
     until(|| knocked.counters().refused_for(RefusalReason::Tls) >= 2).await;

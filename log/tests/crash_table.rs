@@ -8,14 +8,14 @@ use std::collections::BTreeSet;
 
 use common::model::{ModelGroup, check_epochs};
 use common::power::PowerFails;
-use common::{GROUP, HALF_BYTES, Node, Recover, format, open_disk, open_with};
+use common::{GROUP, HALF_BYTES, Node, Recover, format, open_disk, open_with, small_files};
 use highwater_log::format::journal::Unit;
 use highwater_log::storage::{
     CrashImages, Granularity, Keep, MemoryDisk, MemoryStorage, PendingKind,
 };
 use highwater_log::{
-    Base, Chain, Directory, EntryId, Event, Expected, GroupConfig, GroupId, HardState, LogIndex,
-    OpenError, Position, Snapshot, Store, Term, WriteId,
+    Base, Chain, Directory, EntryId, Event, Expected, GroupId, HardState, LogIndex, OpenError,
+    Position, Snapshot, Store, Term, WriteId,
 };
 use highwater_record::{Buffer, Offset};
 
@@ -36,11 +36,7 @@ impl Script {
         let disk = MemoryDisk::new();
         format(&disk);
         let (mut node, _) = open_disk(&disk);
-        let config = GroupConfig {
-            segment_bytes: 64 << 10,
-            ..GroupConfig::default()
-        };
-        node.store.create_group(GROUP, config).unwrap();
+        node.store.create_group(GROUP, small_files()).unwrap();
         Script {
             disk,
             node,

@@ -4,11 +4,11 @@
 
 mod common;
 
-use common::{GROUP, Node, Recover, format, open_disk};
+use common::{GROUP, Node, Recover, format, open_disk, small_files};
 use highwater_log::format::journal::QuarantineRecord;
 use highwater_log::storage::{Keep, MemoryDisk, MemoryStorage, PendingKind};
 use highwater_log::{
-    CutError, EntryId, GroupConfig, Inspector, Item, LogIndex, Place, ReadError, Recovered, Term,
+    CutError, EntryId, Inspector, Item, LogIndex, Place, ReadError, Recovered, Term,
 };
 
 fn id(index: u64, term: u32) -> EntryId {
@@ -37,11 +37,7 @@ fn sealed_files() -> MemoryDisk {
     let disk = MemoryDisk::new();
     format(&disk);
     let (mut node, _) = open_disk(&disk);
-    let config = GroupConfig {
-        segment_bytes: 64 << 10,
-        ..GroupConfig::default()
-    };
-    node.create_with(GROUP, config);
+    node.create_with(GROUP, small_files());
     for _ in 0..20 {
         node.append_sized(GROUP, 1, 10_000);
         node.settle();
@@ -103,11 +99,7 @@ fn begun_file_without_entries() -> MemoryDisk {
     let disk = MemoryDisk::new();
     format(&disk);
     let (mut node, _) = open_disk(&disk);
-    let config = GroupConfig {
-        segment_bytes: 64 << 10,
-        ..GroupConfig::default()
-    };
-    node.create_with(GROUP, config);
+    node.create_with(GROUP, small_files());
     for _ in 0..4 {
         node.append_sized(GROUP, 1, 15_000);
         node.settle();

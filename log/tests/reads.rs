@@ -6,12 +6,12 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{GROUP, Node, check_body, config, format, open_disk, open_with};
+use common::{GROUP, Node, check_body, config, format, open_disk, open_with, small_files};
 use highwater_log::storage::{
     Completion, Counters, FileId, MemoryDisk, MemoryStorage, Op, Output, Storage, Token,
 };
 use highwater_log::{
-    Entry, Event, GroupConfig, GroupId, LogIndex, Read, ReadError, Snapshot, StoreConfig, Ticket,
+    Entry, Event, GroupId, LogIndex, Read, ReadError, Snapshot, StoreConfig, Ticket,
 };
 use highwater_record::Buffer;
 
@@ -124,11 +124,7 @@ fn closed_files() -> MemoryDisk {
     format(&disk);
     let (mut node, _) = open_disk(&disk);
     for group in [GROUP, OTHER] {
-        let small = GroupConfig {
-            segment_bytes: 64 << 10,
-            ..GroupConfig::default()
-        };
-        node.create_with(group, small);
+        node.create_with(group, small_files());
         for _ in 0..3 {
             node.append_sized(group, 1, LARGE);
             node.settle();

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{GROUP, Node, Recover, format, open_disk};
+use common::{GROUP, Node, Recover, format, open_disk, small_files};
 use highwater_log::storage::{MemoryDisk, MemoryStorage, Op, Storage, Token};
-use highwater_log::{EntryId, Event, GroupConfig, GroupId, LogIndex, ReadError, Term, Ticket};
+use highwater_log::{EntryId, Event, GroupId, LogIndex, ReadError, Term, Ticket};
 use highwater_record::Offset;
 
 fn new_node() -> (MemoryDisk, Node) {
@@ -218,11 +218,7 @@ fn an_index_has_its_offset_in_memory_and_the_nearest_points_behind_it() {
 #[test]
 fn retention_lets_go_of_the_oldest_files() {
     let (disk, mut node) = new_node();
-    let config = GroupConfig {
-        segment_bytes: 64 << 10,
-        ..GroupConfig::default()
-    };
-    node.store.configure_group(GROUP, config).unwrap();
+    node.store.configure_group(GROUP, small_files()).unwrap();
     for _ in 0..60 {
         node.append_sized(GROUP, 1, 10_000);
         node.settle();

@@ -6,10 +6,10 @@ mod common;
 
 use std::ops::Range;
 
-use common::{GROUP, Recover, format, open_disk};
+use common::{GROUP, Recover, format, open_disk, small_files};
 use fastrand::Rng;
 use highwater_log::storage::{MemoryDisk, MemoryStorage};
-use highwater_log::{Alarm, Damage, GroupConfig, Inspector, Item, LogIndex, Place};
+use highwater_log::{Alarm, Damage, Inspector, Item, LogIndex, Place};
 
 /// A log whose node was killed: its last write is in the last file, and no later one says that
 /// it was whole.
@@ -34,11 +34,7 @@ fn killed(earlier_writes: usize) -> Killed {
     let disk = MemoryDisk::new();
     format(&disk);
     let (mut node, _) = open_disk(&disk);
-    let config = GroupConfig {
-        segment_bytes: 64 << 10,
-        ..GroupConfig::default()
-    };
-    node.create_with(GROUP, config);
+    node.create_with(GROUP, small_files());
     for _ in 0..5 {
         node.append_sized(GROUP, 1, 25_000);
         node.settle();

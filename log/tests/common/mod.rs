@@ -15,7 +15,8 @@ use highwater_log::storage::{MemoryDisk, MemoryStorage, Storage};
 use highwater_log::{
     Base, Chain, ClusterId, Directory, DirectoryFormat, Entry, EntryId, EntryKind, Event, Expected,
     GroupConfig, GroupId, HardState, Incarnation, LogIndex, NewEntry, NodeId, OpenError, Read,
-    ReadError, Recovered, RecoveredGroup, Snapshot, Store, StoreConfig, Term, Ticket, WriteId,
+    ReadError, Recovered, RecoveredGroup, SEGMENT_BYTES_MIN, Snapshot, Store, StoreConfig, Term,
+    Ticket, WriteId,
 };
 use highwater_record::{Budget, Buffer, BufferPool, Offset, crc32c};
 
@@ -44,6 +45,14 @@ pub(crate) fn config() -> StoreConfig {
         seed: 42,
         reserve_bytes: 0,
         ..StoreConfig::default()
+    }
+}
+
+/// Files are as short as may be.
+pub(crate) fn small_files() -> GroupConfig {
+    GroupConfig {
+        segment_bytes: SEGMENT_BYTES_MIN,
+        ..GroupConfig::default()
     }
 }
 

@@ -163,6 +163,8 @@ pub struct Counters {
     pub repairs_given_up: u64,
     /// Files that were replaced by a repaired copy.
     pub repaired_files: u64,
+    /// Of those, files that were gone whole.
+    pub made_files: u64,
     /// Entries that other replicas have supplied for that.
     pub repaired_entries: u64,
     /// Bytes that the scrubber has read.

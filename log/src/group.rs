@@ -72,10 +72,12 @@ pub(crate) struct Group {
     pub(crate) idle_since: Duration,
     /// Entries that are bad or missing, ascending, each first and last.
     pub(crate) holes: Vec<(LogIndex, LogIndex)>,
-    /// The place before the first of them, if recovery found it: a cut may mend it there.
-    pub(crate) before_hole: Option<Position>,
     /// Files of which something is bad, entries or not.
     pub(crate) suspects: BTreeSet<Sequence>,
+    /// The file whose repair was given up last: others have their turn first.
+    pub(crate) repair_passed: Option<Sequence>,
+    /// How long a file must be that is made anew, as far as attempts have shown.
+    pub(crate) made_bytes: u64,
     /// Counts cuts and bases, so that reads that were under way notice.
     pub(crate) cuts: u64,
     /// Files to be unlinked: hidden ones, newest first, before retired ones, oldest first.
@@ -179,8 +181,9 @@ impl Group {
             position: None,
             idle_since: Duration::ZERO,
             holes: Vec::new(),
-            before_hole: None,
             suspects: BTreeSet::new(),
+            repair_passed: None,
+            made_bytes: 0,
             cuts: 0,
             hidden: VecDeque::new(),
             retired: VecDeque::new(),
@@ -210,6 +213,38 @@ impl Group {
         self.segments
             .iter_mut()
             .find(|segment| segment.sequence == sequence)
+    }
+
+    /// Takes a file that was made anew in between those beside it. Whether there is a place for it.
+    pub(crate) fn take_made(&mut self, made: Segment) -> bool {
+        let at = self
+            .segments
+            .partition_point(|segment| segment.sequence < made.sequence);
+        let below = at.checked_sub(1).map(|below| self.segments[below].end);
+        let behind = self.segments.get(at).map_or(self.end, |above| above.start);
+        let fits = below == Some(made.start) && behind == made.end;
+        if fits {
+            self.segments.insert(at, made);
+        }
+        fits
+    }
+
+    /// Whether there is, or may be, a file of this number.
+    pub(crate) fn names(&self, sequence: Sequence) -> bool {
+        let staged = self.staged.iter().filter_map(|staged| match staged {
+            Staged::Begin(plan) => Some(plan),
+            Staged::Entry { .. } => None,
+        });
+        let in_flight = self.in_flight.iter().filter_map(|it| it.begin.as_ref());
+        let mut begins = staged.chain(in_flight);
+        let mut segments = self.segments.iter();
+        segments.any(|segment| segment.sequence == sequence)
+            || begins.any(|plan| plan.hides.contains(&sequence))
+            || self.unused.contains(&sequence)
+            || self.kept.contains(&sequence)
+            || self.hidden.contains(&sequence)
+            || self.retired.contains(&sequence)
+            || sequence >= self.next_sequence
     }
 
     /// The oldest write of the log that is not durable.
@@ -329,9 +364,6 @@ impl Group {
             first,
             reaches_end: false,
         });
-        if self.holes.is_empty() {
-            self.before_hole = None;
-        }
         self.record.quarantine != before
     }
 
@@ -361,7 +393,7 @@ impl Group {
 
     /// Files that a durable `begin` hides are unlinked, newest first; or kept until the replica
     /// has rejoined.
-    fn hide(&mut self, mut hides: Vec<Sequence>) {
+    pub(crate) fn hide(&mut self, mut hides: Vec<Sequence>) {
         if self.is_quarantined_to_end() {
             self.kept.append(&mut hides);
             return;

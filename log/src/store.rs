@@ -623,6 +623,14 @@ impl<S: Storage> Store<S> {
         }))
     }
 
+    /// Whether it is known where the entry before `first` ends, so that the log can be cut there:
+    /// not if that entry is missing, and before the commit index mostly not.
+    #[must_use]
+    pub fn can_cut(&self, group: GroupId, first: LogIndex) -> bool {
+        let state = self.group(group);
+        state.is_ok_and(|state| state.position_before(first).is_some())
+    }
+
     /// The epoch history of a log.
     ///
     /// # Errors

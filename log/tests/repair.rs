@@ -5,12 +5,12 @@ mod common;
 
 use std::time::Duration;
 
-use common::{GROUP, Node, Recover, format, open_disk, open_with};
+use common::{GROUP, Node, Recover, format, open_disk, open_with, small_files};
 use highwater_log::storage::{CrashImages, Granularity, MemoryDisk, MemoryStorage, Storage};
 use highwater_log::{
     Base, Chain, ClusterId, Damage, Directory, DirectoryFormat, Entry, EntryId, Epoch, Event,
-    FillError, GroupConfig, Inspector, Item, LogIndex, MendError, Mended, Place, Position,
-    ReadError, Recovered, StoreConfig, Term, mend,
+    FillError, Inspector, Item, LogIndex, MendError, Mended, Place, Position, ReadError, Recovered,
+    StoreConfig, Term, mend,
 };
 use highwater_record::{Buffer, Offset, crc32c};
 
@@ -44,11 +44,7 @@ fn files_of(entries: u64, bytes: usize) -> MemoryDisk {
     let disk = MemoryDisk::new();
     format(&disk);
     let (mut node, _) = open_disk(&disk);
-    let config = GroupConfig {
-        segment_bytes: 64 << 10,
-        ..GroupConfig::default()
-    };
-    node.create_with(GROUP, config);
+    node.create_with(GROUP, small_files());
     for term in [1, 2] {
         node.promise(GROUP, term);
         for _ in 0..entries {
@@ -67,11 +63,7 @@ fn based_files() -> MemoryDisk {
     let disk = MemoryDisk::new();
     format(&disk);
     let (mut node, _) = open_disk(&disk);
-    let config = GroupConfig {
-        segment_bytes: 64 << 10,
-        ..GroupConfig::default()
-    };
-    node.create_with(GROUP, config);
+    node.create_with(GROUP, small_files());
     let before = EntryId {
         index: LogIndex(50),
         term: Term(1),
@@ -350,6 +342,9 @@ fn what_nobody_supplies_is_asked_for_again_and_again() {
 fn crash_amid(healthy: &MemoryDisk, damage: &dyn Fn(&MemoryDisk), find: u64) -> usize {
     let disk = healthy.fork();
     damage(&disk);
+    let found = holes(&open_disk(&disk.fork()).1);
+    let lacks = found.iter().map(|(first, last)| last + 1 - first);
+    let lacks = lacks.sum::<u64>().max(1);
     let (mut donor, _) = open_disk(&healthy.fork());
     let (mut node, _) = open_disk(&disk);
     let mut opened = 0;
@@ -365,7 +360,7 @@ fn crash_amid(healthy: &MemoryDisk, damage: &dyn Fn(&MemoryDisk), find: u64) -> 
             comes_up_again(
                 &image,
                 healthy,
-                find,
+                (find, lacks),
                 &format!("step {step}, image {number}"),
             );
             opened += 1;
@@ -382,7 +377,12 @@ fn crash_amid(healthy: &MemoryDisk, damage: &dyn Fn(&MemoryDisk), find: u64) -> 
     panic!("the repair does not end");
 }
 
-fn comes_up_again(image: &MemoryDisk, healthy: &MemoryDisk, find: u64, context: &str) {
+fn comes_up_again(
+    image: &MemoryDisk,
+    healthy: &MemoryDisk,
+    (find, lacks): (u64, u64),
+    context: &str,
+) {
     let (mut node, recovered) = open_disk(image);
     assert!(
         !recovered
@@ -394,7 +394,7 @@ fn comes_up_again(image: &MemoryDisk, healthy: &MemoryDisk, find: u64, context: 
     let last = node.last(GROUP).index.0;
     let served = node.serve(GROUP);
     assert!(
-        served + 1 >= last,
+        served + lacks >= last,
         "{context}: {served} of {last} were served"
     );
     let _ = node.read(GROUP, find, 1);
@@ -440,6 +440,44 @@ fn a_group_may_go_at_any_step_of_its_repair() {
             .find(|it| it.starts_with("groups/") || it.starts_with("prepare/"));
         assert_eq!(left, None, "after {steps} steps");
     }
+}
+
+/// What the file held behind the cut stays hidden, though its copy has it.
+#[test]
+fn a_log_may_be_cut_at_any_step_of_a_repair() {
+    let mut mended_after = 0;
+    for steps in 0..60 {
+        let context = format!("after {steps} steps");
+        let healthy = one_file();
+        let disk = healthy.fork();
+        rot(&disk, 7, Rot::Body);
+        let (mut node, _) = open_disk(&disk);
+        let (mut donor, _) = open_disk(&healthy.fork());
+        for _ in 0..steps {
+            node.turn();
+            if let Some(from) = take_wanted(&mut node) {
+                let entries = donor.read(GROUP, from.0, 1).unwrap();
+                node.store.supply(GROUP, &entries).unwrap();
+            }
+        }
+        mended_after += u64::from(node.store.quarantined() == 1);
+        node.cut(GROUP, 15);
+        node.promise(GROUP, 3);
+        node.append(GROUP, 3, 3);
+        assert_eq!(repair(&mut node, &healthy), [], "{context}");
+        node.now += Duration::from_secs(10);
+        assert_eq!(repair(&mut node, &healthy), [], "{context}");
+        assert_eq!(node.store.quarantined(), 0, "{context}");
+        let all = node.read_all(GROUP);
+        let terms: Vec<u32> = all.iter().map(|entry| entry.id.term.0).collect();
+        let expected = [[1; 10].as_slice(), &[2; 4], &[3; 3]].concat();
+        assert_eq!(terms, expected, "{context}");
+        drop(node);
+        let (mut node, recovered) = open_disk(&disk);
+        assert_eq!(recovered.alarms, [], "{context}");
+        assert_eq!(node.read_all(GROUP), all, "{context}");
+    }
+    assert!((5..60).contains(&mended_after), "{mended_after}");
 }
 
 #[test]
@@ -560,11 +598,7 @@ fn a_begin_that_rots_before_its_file_is_sealed_is_made_anew() {
         let disk = MemoryDisk::new();
         format(&disk);
         let (mut node, _) = open_disk(&disk);
-        let config = GroupConfig {
-            segment_bytes: 64 << 10,
-            ..GroupConfig::default()
-        };
-        node.create_with(GROUP, config);
+        node.create_with(GROUP, small_files());
         for term in [1, 2] {
             node.promise(GROUP, term);
             for _ in 0..20 {
@@ -640,6 +674,155 @@ fn a_base_that_has_lost_its_state_keeps_its_entries() {
 }
 
 /// A store that scrubs fast, and looks at each file once in ten seconds.
+/// The files of the group that hold neither its first entry nor its last.
+fn inner_paths(disk: &MemoryDisk) -> Vec<String> {
+    let last = open_disk(&disk.fork()).1.group(GROUP).last.index.0;
+    let (lowest, highest) = (place_of(disk, 1).0, place_of(disk, last).0);
+    let mut paths = disk.files();
+    paths.retain(|path| (&lowest..&highest).contains(&path) && *path > lowest);
+    paths.sort_unstable();
+    paths
+}
+
+#[test]
+fn f18_files_that_are_gone_whole_are_made_anew() {
+    for healthy in [sealed_files(), files_of(500, 200)] {
+        let paths = inner_paths(&healthy);
+        assert!(paths.len() > 2, "{paths:?}");
+        for gone in paths.windows(1).chain(paths.windows(2)) {
+            let context = format!("{gone:?}");
+            let disk = healthy.fork();
+            gone.iter().for_each(|path| disk.remove(path).unwrap());
+            let (mut node, recovered) = open_disk(&disk);
+            let lacks = holes(&recovered);
+            assert_eq!(lacks.len(), 1, "{context}: {lacks:?}");
+            assert_eq!(repair(&mut node, &healthy), [], "{context}");
+            let counters = *node.store.counters();
+            let files = (counters.repaired_files, counters.made_files);
+            assert_eq!(files, (1, 1), "{context}");
+            let (first, last) = lacks[0];
+            assert_eq!(counters.repaired_entries, last + 1 - first, "{context}");
+            assert_eq!(node.store.quarantined(), 0, "{context}");
+            let mut donor = open_disk(&healthy).0;
+            assert_eq!(node.read_all(GROUP), donor.read_all(GROUP), "{context}");
+            is_whole(&disk.fork(), &healthy, &context);
+            node.commit_and_seal(GROUP);
+            drop(node);
+            is_whole(&disk, &healthy, &format!("{context}, sealed"));
+            let sealed = sealed_paths(&disk).len();
+            assert!(sealed + gone.len() > paths.len(), "{context}: {sealed}");
+        }
+    }
+}
+
+#[test]
+fn what_is_made_anew_leads_to_the_file_behind_it_or_is_not_made() {
+    let healthy = sealed_files();
+    let other = files_of(20, 7_001);
+    for path in inner_paths(&healthy) {
+        let disk = healthy.fork();
+        disk.remove(&path).unwrap();
+        let (mut node, recovered) = open_disk(&disk);
+        let errors = repair(&mut node, &other);
+        assert!(!errors.is_empty(), "{path}");
+        assert!(!disk.files().contains(&path), "{path}");
+        assert!(holes(&recovered)[0].0 > 1);
+        node.now += Duration::from_secs(10);
+        assert_eq!(repair(&mut node, &healthy), [], "{path}");
+        drop(node);
+        is_whole(&disk, &healthy, &path);
+    }
+}
+
+#[test]
+fn a_crash_while_a_file_is_made_anew_leaves_it_gone_or_whole() {
+    let healthy = sealed_files();
+    let path = inner_paths(&healthy).swap_remove(1);
+    let first = recovered_hole(&healthy, &path);
+    let opened = crash_amid(&healthy, &|disk| disk.remove(&path).unwrap(), first);
+    assert!(opened > 50, "{opened} images");
+}
+
+fn recovered_hole(healthy: &MemoryDisk, path: &str) -> u64 {
+    let disk = healthy.fork();
+    disk.remove(path).unwrap();
+    holes(&open_disk(&disk).1)[0].0
+}
+
+/// Seed 503891 of the simulator: the entry before the cut lay in the file that is gone, and where it
+/// ended only the file behind it says.
+#[test]
+fn a_log_is_cut_on_both_sides_of_a_file_that_is_gone() {
+    for (is_behind, is_mended) in [(false, false), (true, false), (false, true), (true, true)] {
+        let context = format!("behind {is_behind}, mended {is_mended}");
+        let healthy = MemoryDisk::new();
+        format(&healthy);
+        let (mut node, _) = open_disk(&healthy);
+        node.create_with(GROUP, small_files());
+        for _ in 0..30 {
+            node.append_sized(GROUP, 1, 7_000);
+            node.settle();
+        }
+        node.idle();
+        drop(node);
+        let disk = healthy.fork();
+        disk.remove(&inner_paths(&disk)[0]).unwrap();
+        let (mut node, recovered) = open_disk(&disk);
+        let (first, last) = holes(&recovered)[0];
+        if is_mended {
+            assert_eq!(repair(&mut node, &healthy), [], "{context}");
+        }
+        let to = if is_behind { last + 1 } else { first };
+        assert!(node.store.can_cut(GROUP, LogIndex(to)), "{context}");
+        node.cut(GROUP, to);
+        node.settle();
+        if node.store.first_hole(GROUP).is_none() {
+            node.store.end_quarantine(GROUP).unwrap();
+        }
+        node.promise(GROUP, 2);
+        node.append(GROUP, 2, 1);
+        node.idle();
+        node.now += Duration::from_secs(10);
+        assert_eq!(repair(&mut node, &healthy), [], "{context}");
+        assert_eq!(node.store.quarantined(), 0, "{context}");
+        let all = node.read_all(GROUP);
+        assert_eq!(all.len() as u64, to, "{context}");
+        drop(node);
+        let (mut node, recovered) = open_disk(&disk);
+        assert_eq!(recovered.alarms, [], "{context}");
+        assert_eq!(node.read_all(GROUP), all, "{context}");
+    }
+}
+
+#[test]
+fn a_hole_that_nobody_can_fill_keeps_no_other_from_being_filled() {
+    let healthy = sealed_files();
+    let paths = inner_paths(&healthy);
+    let disk = healthy.fork();
+    disk.remove(&paths[0]).unwrap();
+    disk.remove(&paths[2]).unwrap();
+    let (mut node, recovered) = open_disk(&disk);
+    let lacks = holes(&recovered);
+    assert_eq!(lacks.len(), 2);
+    let (mut donor, _) = open_disk(&healthy);
+    for _ in 0..100 {
+        node.settle();
+        if let Some(from) = take_wanted(&mut node).filter(|from| from.0 >= lacks[1].0) {
+            let entries = donor.read(GROUP, from.0, 20_000).unwrap();
+            node.store.supply(GROUP, &entries).unwrap();
+        } else {
+            node.now += Duration::from_secs(1);
+        }
+    }
+    let counters = node.store.counters();
+    assert_eq!(counters.repaired_files, 1);
+    assert!(counters.repairs_given_up > 1);
+    assert_eq!(node.store.first_hole(GROUP), Some(LogIndex(lacks[0].0)));
+    assert_eq!(repair(&mut node, &healthy), []);
+    drop(node);
+    is_whole(&disk, &healthy, "at last");
+}
+
 fn scrubbing(disk: &MemoryDisk) -> Node {
     let config = StoreConfig {
         scrub_bytes_per_second: 1 << 20,

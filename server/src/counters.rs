@@ -134,6 +134,8 @@ node_counters! {
     counter repairs_given_up;
     /// Damaged log files that were replaced by a repaired copy.
     counter repaired_files;
+    /// Of those, files that were gone whole.
+    counter made_files;
     /// Entries that peers have supplied for that.
     counter repaired_entries;
     /// Entries given to peers whose logs have holes.
@@ -301,6 +303,7 @@ impl NodeCounters {
         self.repairs_begun += log.repairs_begun;
         self.repairs_given_up += log.repairs_given_up;
         self.repaired_files += log.repaired_files;
+        self.made_files += log.made_files;
         self.repaired_entries += log.repaired_entries;
         self.scrubbed_bytes += log.scrubbed_bytes;
         self.scrubbed_files += log.scrubbed_files;

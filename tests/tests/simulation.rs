@@ -99,6 +99,8 @@ fn seeds_that_have_shown_a_bug_are_clean() {
         (305_968, 7),
         (308_352, 4),
         (401_805, 3),
+        (501_991, 3),
+        (503_891, 3),
     ];
     for (seed, nodes) in found {
         check(&Plan::new(seed, nodes, Profile::Swarm));

@@ -110,8 +110,11 @@ impl Partition {
         let staged = env
             .store
             .cut(self.group, write, positions::index_to_log(first));
+        let is_staged = staged.is_ok();
         self.check_staged(staged);
-        if let Ok(end) = env.store.end(self.group) {
+        if let Ok(end) = env.store.end(self.group)
+            && is_staged
+        {
             self.positions.cut(first, end.offset);
         }
         if had_hole {

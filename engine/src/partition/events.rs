@@ -14,12 +14,14 @@ impl Partition {
             let write = positions::write_from_log(write);
             self.raft.handle_persisted(now.monotonic, write);
             // A write that went through shows that there is room again.
+            self.is_disk_full = false;
             self.raft.handle_disk_full(false);
         }
     }
 
     /// There is no room on the disk for what is staged.
     pub(crate) fn handle_no_space(&mut self) {
+        self.is_disk_full = true;
         self.raft.handle_disk_full(true);
     }
 

@@ -140,6 +140,7 @@ pub(crate) struct Partition {
     peers: BTreeMap<NodeId, Session>,
     supplier: repair::Supplier,
     making_way: repair::MakingWay,
+    is_disk_full: bool,
 }
 
 impl Partition {
@@ -175,6 +176,7 @@ impl Partition {
             peers: BTreeMap::new(),
             supplier: repair::Supplier::default(),
             making_way: repair::MakingWay::default(),
+            is_disk_full: false,
         })
     }
 
@@ -260,8 +262,9 @@ impl Partition {
     }
 
     /// A message of a peer about this group.
-    pub(crate) fn handle_section(
+    pub(crate) fn handle_section<S: Storage>(
         &mut self,
+        store: &log::Store<S>,
         now: Now,
         from: NodeId,
         session: Session,
@@ -292,6 +295,8 @@ impl Partition {
             | Section::Supply { .. }
             | Section::Service { .. } => return,
         };
+        let is_busy = self.is_disk_full || self.cannot_cut(store, &message);
+        self.raft.handle_disk_full(is_busy);
         let handled = self
             .raft
             .handle_message(now.monotonic, from, session, message);

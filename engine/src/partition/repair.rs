@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use highwater_consensus::{Lane, LogIndex, NodeId, Session};
+use highwater_consensus::{Lane, LogIndex, Message, NodeId, Session};
 use highwater_log::storage::Storage;
 use highwater_log::{self as log, Entry, EntryKind, Read, ReadError};
 use highwater_record::BatchHeader;
@@ -181,6 +181,30 @@ impl Partition {
             self.producers.mended();
             self.raft.handle_repaired();
         }
+    }
+}
+
+/// Following without a whole log.
+impl Partition {
+    /// Whether an append conflicts right behind a hole: a log is cut behind the entry before, and
+    /// where that ends is known once the hole is filled. The leader has the entry, for the logs
+    /// agree up to there. Until then it hears that this replica is busy, and tries again.
+    pub(super) fn cannot_cut<S: Storage>(&self, store: &log::Store<S>, message: &Message) -> bool {
+        let Message::Append { entries, .. } = message else {
+            return false;
+        };
+        if store.first_hole(self.group).is_none() {
+            return false;
+        }
+        let end = store.end(self.group).map(|end| end.before.index);
+        let term_at = |index| store.term_at(self.group, index).ok().flatten();
+        let conflict = entries
+            .iter()
+            .map(|entry| positions::id_to_log(entry.id))
+            .find(|id| term_at(id.index) != Some(id.term));
+        conflict
+            .filter(|id| end.is_ok_and(|end| id.index <= end))
+            .is_some_and(|id| !store.can_cut(self.group, id.index))
     }
 }
 

@@ -177,7 +177,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 let group = of_group.group().expect("the others are of one group");
                 match self.partitions.get_mut(&group) {
                     Some(partition) => {
-                        partition.handle_section(now, from, session, of_group);
+                        partition.handle_section(&self.store, now, from, session, of_group);
                         self.dirty.insert(group);
                     }
                     None => self.counters.sections_ignored += 1,

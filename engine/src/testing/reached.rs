@@ -161,6 +161,7 @@ pub const REACHABLE: &[&str] = &[
 pub const POSSIBLE: &[&str] = &[
     "a crash interrupts the removal of a topic",
     "a damaged file is repaired",
+    "a file that is gone is made anew",
     "a fetch meets a busy node",
     "a fetch meets a damaged or failing disk",
     "a fetch meets no leader",

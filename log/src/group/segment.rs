@@ -81,20 +81,21 @@ impl Segment {
     }
 
     /// A repaired copy has taken its place. Gives the open file that is of no use any more.
-    pub(crate) fn take_copy(
-        &mut self,
-        end: Position,
-        written_end: u64,
-        len: u64,
-    ) -> Option<FileId> {
+    pub(crate) fn take_copy(&mut self, written_end: u64, len: u64) -> Option<FileId> {
         self.mapping = None;
         if self.state != SegmentState::Sealed {
-            self.end = self.end.max(end);
             self.written_end = self.written_end.max(written_end);
             self.len = len;
             self.protected = false;
         }
         self.file.take()
+    }
+
+    /// The end of its entries was bad, and is not any more.
+    pub(crate) fn reach(&mut self, end: Position) {
+        if self.state != SegmentState::Sealed {
+            self.end = self.end.max(end);
+        }
     }
 
     /// Whose its footer is.

@@ -326,12 +326,12 @@ impl Group {
         self.unused.extend(hides);
     }
 
-    fn position_before(&self, first: LogIndex) -> Option<Position> {
+    /// Where the entry before `first` ends, if that is known: not in a hole.
+    pub(crate) fn position_before(&self, first: LogIndex) -> Option<Position> {
         if first == self.start.first() {
             return Some(self.start);
         }
-        let before_hole = self.before_hole.filter(|it| it.first() == first);
-        self.marks.at(first.before()).or(before_hole)
+        self.marks.at(first.before())
     }
 
     /// Takes back what is staged from `first` on.

@@ -179,13 +179,13 @@ fn take_file(group: &mut Group, file: &FileImage, first: LogIndex, last: LogInde
     let (Ok(identity), Some(start)) = (&file.identity, file.start()) else {
         unreachable!("a visible file has a good identity and begin");
     };
+    let behind_hole = group.end.before.index < start.before.index && start.before.index <= last;
+    if behind_hole && !mutant!(LogEndsBeforeHole) {
+        // What lies before this file is bad at its end, or gone; the file knows where that is.
+        skip_hole(group, &start);
+    }
     if last < first {
         group.unused.push(file.sequence);
-        let behind_hole = group.end.before.index < start.before.index && start.before.index <= last;
-        if behind_hole && !mutant!(LogEndsBeforeHole) {
-            // What lies before this file is bad at its end; the file knows where that is.
-            skip_hole(group, &start);
-        }
         return;
     }
     let mut segment = Segment {
@@ -259,8 +259,7 @@ fn take_entry(group: &mut Group, position: &Position, last: LogIndex) {
 
 /// The log goes on behind a hole: what lies below it is never cut but by mending it.
 fn skip_hole(group: &mut Group, position: &Position) {
-    group.before_hole.get_or_insert(group.end);
-    group.marks = Marks::new(*position);
+    group.marks.skip_to(position);
     group.epochs.push(position.before, group.end.offset);
     group.end = *position;
 }

@@ -6,7 +6,8 @@ use super::{Behind, Gap};
 use crate::entry::{Entry, Epoch, Position};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, LAG_NONE};
 use crate::ids::{EntryId, GroupId, LogIndex};
-use crate::scan::{continues, position_after};
+use crate::points::Points;
+use crate::scan::{continues, position_after, timestamp_of};
 
 /// Why what came is not what is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,10 +49,15 @@ pub(crate) struct Filler {
     bytes: Vec<u8>,
     /// The terms that begin in the gap, as far as it is filled.
     epochs: Vec<Epoch>,
+    /// The place behind each entry that came.
+    filled: Vec<Position>,
+    /// Where some of them lie.
+    points: Points,
 }
 
 impl Filler {
-    pub(crate) fn new(group: GroupId, salt: u64, gap: Gap) -> Filler {
+    /// For a gap in a file of `size` bytes.
+    pub(crate) fn new(group: GroupId, salt: u64, size: u64, gap: Gap) -> Filler {
         Filler {
             group,
             salt,
@@ -60,6 +66,8 @@ impl Filler {
             start: gap.from,
             bytes: Vec::new(),
             epochs: Vec::new(),
+            filled: Vec::new(),
+            points: Points::new(size),
             gap,
         }
     }
@@ -82,6 +90,16 @@ impl Filler {
     /// The terms that begin in the gap, or with the entry behind it.
     pub(crate) fn epochs(&self) -> &[Epoch] {
         &self.epochs
+    }
+
+    /// The place behind each entry that filled it.
+    pub(crate) fn filled(&self) -> &[Position] {
+        &self.filled
+    }
+
+    /// Where they lie.
+    pub(crate) const fn points(&self) -> &Points {
+        &self.points
     }
 
     fn note_term(&mut self, id: EntryId, offset: Offset) {
@@ -111,8 +129,11 @@ impl Filler {
         self.bytes.extend_from_slice(&entry.body);
         let padding = header.frame_len() - HEADER_LEN - header.body_len();
         self.bytes.resize(self.bytes.len() + padding, 0);
+        let timestamp = timestamp_of(entry.kind, &entry.body, entry.append_time);
+        self.points.push(&header, self.position, timestamp);
         self.position = end;
         self.at = position_after(&header);
+        self.filled.push(self.at);
         if self.missing().is_some() {
             return Ok(());
         }

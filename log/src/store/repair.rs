@@ -5,15 +5,21 @@
 //! the old file or the new one, both whole, and perhaps a copy in the making, which the next
 //! start removes. The copy is renamed only after every frame in it has been verified again, up
 //! to the chain that its footer or the next file names.
+//!
+//! A file that is gone whole is made anew in the same way, under a number that is free between the
+//! files beside it: its entries are those between where they end and begin.
 
 mod copy;
 mod job;
 
 use std::time::Duration;
 
+use super::open::first_frame;
 use super::{Action, Store};
+use crate::config::SEGMENT_BYTES_MIN;
 use crate::entry::{Entry, Position};
 use crate::event::Event;
+use crate::format::identity::FileIdentity;
 use crate::group::Group;
 use crate::group::segment::{Segment, SegmentState};
 use crate::ids::{GroupId, LogIndex, Sequence};
@@ -55,6 +61,8 @@ pub(super) enum GivenUp {
     Begin,
     #[error("the file is not there any more, or has changed")]
     Gone,
+    #[error("what it lacks takes more room than the {0} bytes that it was given")]
+    Outgrown(u64),
 }
 
 impl<S: Storage> Store<S> {
@@ -81,6 +89,10 @@ impl<S: Storage> Store<S> {
                     self.give_up(GivenUp::Fill(error));
                     return Err(error);
                 }
+            }
+            if let Some(len) = self.outgrown() {
+                self.give_up(GivenUp::Outgrown(len));
+                return Ok(());
             }
         }
         self.repair_goes_on();
@@ -126,7 +138,8 @@ impl<S: Storage> Store<S> {
         let due: Vec<GroupId> = due.map(|(&group, _)| group).collect();
         for group in due {
             match self.groups.get(&group).and_then(repairable) {
-                Some(Repairable::Now(sequence)) => return self.open_damaged(group, sequence),
+                Some(Repairable::Copy(sequence)) => return self.open_damaged(group, sequence),
+                Some(Repairable::Make(gone)) => return self.make_gone(group, &gone),
                 Some(Repairable::Later) => {
                     self.damaged.insert(group, now + PAUSE);
                 }
@@ -148,6 +161,40 @@ impl<S: Storage> Store<S> {
         self.repair = Some(job);
         let path = paths::segment(group, sequence);
         self.submit(Action::Repair, Op::Open { path, write: false });
+    }
+
+    /// Makes a file anew that is gone whole. How long it was is not known: no longer than those
+    /// beside it, mostly, or else as long as the last attempt has shown.
+    fn make_gone(&mut self, group: GroupId, gone: &Gone) {
+        let salt = self.salts.u64(..);
+        let state = &self.groups[&group];
+        let first_frame = first_frame(self.align);
+        let align = u64::try_from(self.align).expect("an alignment fits into 64 bits");
+        let size = gone.bytes.max(state.made_bytes);
+        let identity = FileIdentity {
+            first_frame,
+            cluster: self.owner.cluster,
+            incarnation: self.owner.incarnation,
+            group,
+            sequence: gone.sequence,
+            salt,
+            size: size.max(SEGMENT_BYTES_MIN).next_multiple_of(align),
+        };
+        let mut job = RepairJob::making(state, gone, identity, self.align);
+        tracing::info!(group = group.0, path = job.path(), "a file is made anew");
+        self.counters.repairs_begun += 1;
+        let step = job.begin_copy(&self.owner);
+        self.repair = Some(job);
+        self.repair_step(step);
+    }
+
+    /// How long the file must be that is being made anew, if it turns out too short.
+    fn outgrown(&mut self) -> Option<u64> {
+        let job = self.repair.as_ref()?;
+        let bytes = job.outgrown().filter(|_| job.is_gone)?;
+        let state = self.groups.get_mut(&job.group)?;
+        state.made_bytes = bytes.max(job.len).saturating_mul(2);
+        Some(job.len)
     }
 
     pub(super) fn repair_completed(&mut self, result: Result<Output, StorageError>) {
@@ -237,6 +284,7 @@ impl<S: Storage> Store<S> {
         let job = self.repair.as_mut().expect("the caller has one");
         let (group, sequence) = (job.group, job.sequence);
         let (entries, bytes, covers) = (job.entries, job.len, job.covers());
+        let is_gone = job.is_gone;
         let state = self
             .groups
             .get_mut(&group)
@@ -244,15 +292,27 @@ impl<S: Storage> Store<S> {
         state.unlinking = false;
         let epochs = job.epochs();
         let (end, written_end) = (job.end(), job.written_end());
+        if is_gone && !state.take_made(job.made()) {
+            // The group's log has changed: nothing is missing there any more.
+            state.hide(vec![sequence]);
+        }
         let Some(segment) = state.segment_mut(sequence) else {
             // A base has hidden it: it goes under its name, whichever file that is now.
             self.dirty.insert(group);
             return self.close_repair(false);
         };
-        let stale = segment.take_copy(end, written_end, bytes);
-        state.epochs.mend(&epochs);
-        state.suspects.remove(&sequence);
-        state.set_holes(covers, &[]);
+        let stale = segment.take_copy(written_end, bytes);
+        let is_as_it_was = job.is_in(state);
+        if is_as_it_was {
+            let segment = state.segment_mut(sequence).expect("it was just there");
+            segment.reach(end);
+            for (before, filled) in job.filled() {
+                state.marks.fill(before, filled);
+            }
+            state.epochs.mend(&epochs);
+            state.suspects.remove(&sequence);
+            state.set_holes(covers, &[]);
+        }
         let is_whole = state.record.quarantine.is_none();
         self.journal.stage(group, None);
         self.dirty.insert(group);
@@ -261,6 +321,7 @@ impl<S: Storage> Store<S> {
         }
         self.scrub.forget(group, sequence);
         self.counters.repaired_files += 1;
+        self.counters.made_files += u64::from(is_gone);
         self.counters.repaired_entries += entries;
         tracing::info!(
             group = group.0,
@@ -284,7 +345,7 @@ impl<S: Storage> Store<S> {
     /// to repair is that same file. Its copy is whole, so another would change nothing.
     fn due_after(&self, group: GroupId, repaired: Sequence) -> Duration {
         match self.groups.get(&group).and_then(repairable) {
-            Some(Repairable::Now(next)) if next == repaired => self.now + PAUSE,
+            Some(Repairable::Copy(next)) if next == repaired => self.now + PAUSE,
             _ => self.now,
         }
     }
@@ -294,7 +355,13 @@ impl<S: Storage> Store<S> {
         let (group, path) = (job.group, job.path());
         tracing::warn!(group = group.0, path, %reason, "repair given up for now");
         self.counters.repairs_given_up += 1;
-        self.damaged.insert(group, self.now + PAUSE);
+        let is_outgrown = matches!(reason, GivenUp::Outgrown(_));
+        let pause = if is_outgrown { Duration::ZERO } else { PAUSE };
+        self.damaged.insert(group, self.now + pause);
+        let sequence = job.sequence;
+        if let Some(state) = self.groups.get_mut(&group).filter(|_| !is_outgrown) {
+            state.repair_passed = Some(sequence);
+        }
         self.close_repair(true);
     }
 
@@ -323,30 +390,105 @@ impl<S: Storage> Store<S> {
 
 /// What can be done for a group now.
 enum Repairable {
-    Now(Sequence),
-    /// The file is still being written or sealed.
+    /// A file is copied, and what it lacks is filled in.
+    Copy(Sequence),
+    /// A file is made anew.
+    Make(Gone),
+    /// The file is still being written or sealed, or there is no number for a new one.
     Later,
 }
 
+/// A file that is gone whole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Gone {
+    /// The number that a new one takes.
+    sequence: Sequence,
+    /// Where the file below it ends.
+    before: Position,
+    /// Where the one above it begins.
+    behind: Position,
+    /// How long the longer of them was made, in bytes.
+    bytes: u64,
+}
+
+impl Repairable {
+    const fn sequence(&self) -> Option<Sequence> {
+        match self {
+            Repairable::Copy(sequence) => Some(*sequence),
+            Repairable::Make(gone) => Some(gone.sequence),
+            Repairable::Later => None,
+        }
+    }
+}
+
+/// The next file to be repaired: they have turns, so that one which nobody can supply keeps no
+/// other from being mended.
 fn repairable(state: &Group) -> Option<Repairable> {
     if state.dropping || state.is_quarantined_to_end() {
         return None;
     }
-    let with_hole = state.holes.iter().filter_map(|&(first, _)| {
-        let behind = state
-            .segments
-            .partition_point(|it| it.start.first() <= first);
-        let at = behind.checked_sub(1)?;
-        (first <= limit(state, at).before.index).then(|| &state.segments[at])
-    });
+    let with_hole = state.holes.iter();
+    let with_hole = with_hole.filter_map(|&(first, _)| for_hole(state, first));
     let suspected = state.segments.iter();
     let suspected = suspected.filter(|segment| state.suspects.contains(&segment.sequence));
-    let mut found: Vec<&Segment> = with_hole.chain(suspected).collect();
+    let mut found: Vec<Repairable> = with_hole
+        .chain(suspected.map(|segment| to_copy(state, segment)))
+        .collect();
+    found.sort_by_key(Repairable::sequence);
     let any = !found.is_empty();
-    found.retain(|segment| segment.state != SegmentState::Active && !state.sealing);
-    match found.first() {
-        Some(segment) => Some(Repairable::Now(segment.sequence)),
-        None => any.then_some(Repairable::Later),
+    found.retain(|it| it.sequence().is_some());
+    let next = found
+        .iter()
+        .position(|it| it.sequence() > state.repair_passed);
+    match found.is_empty() {
+        false => Some(found.swap_remove(next.unwrap_or(0))),
+        true => any.then_some(Repairable::Later),
+    }
+}
+
+fn to_copy(state: &Group, segment: &Segment) -> Repairable {
+    match segment.state == SegmentState::Active || state.sealing {
+        true => Repairable::Later,
+        false => Repairable::Copy(segment.sequence),
+    }
+}
+
+/// What is done for the hole that begins with an entry.
+fn for_hole(state: &Group, first: LogIndex) -> Option<Repairable> {
+    let behind = state
+        .segments
+        .partition_point(|it| it.start.first() <= first);
+    let at = behind.checked_sub(1)?;
+    let segment = &state.segments[at];
+    let limit = limit(state, at);
+    if first > limit.before.index {
+        return None;
+    }
+    if segment.end.first() != first {
+        return Some(to_copy(state, segment));
+    }
+    let Some(next) = state.segments.get(behind) else {
+        // The file that a cut begins lies behind it soon.
+        let is_last = !state.is_being_cut();
+        return Some(if is_last {
+            to_copy(state, segment)
+        } else {
+            Repairable::Later
+        });
+    };
+    // Behind all that the file has. Its own end may be bad; but a footer, or a number that is
+    // missing, says that the entries lay in another.
+    let between = segment.sequence.next().0..next.sequence.0;
+    let free = between.map(Sequence).find(|&it| !state.names(it));
+    match free {
+        Some(sequence) => Some(Repairable::Make(Gone {
+            sequence,
+            before: segment.end,
+            behind: limit,
+            bytes: segment.len.max(next.len),
+        })),
+        None if segment.state == SegmentState::Sealed => Some(Repairable::Later),
+        None => Some(to_copy(state, segment)),
     }
 }
 

@@ -45,6 +45,7 @@ pub(super) struct Cluster {
     next_ticket: u64,
     cut: BTreeSet<NodeId>,
     without_appends: bool,
+    without_bulk: bool,
     session: Session,
 }
 
@@ -126,6 +127,7 @@ impl Cluster {
             next_ticket: 0,
             cut: BTreeSet::new(),
             without_appends: false,
+            without_bulk: false,
             session: Session(1),
         };
         let now = cluster.clock();
@@ -236,7 +238,8 @@ impl Cluster {
                 lane,
                 chunks,
             } => {
-                let is_dropped = self.without_appends && lane == Lane::Append;
+                let is_dropped = (self.without_appends && lane == Lane::Append)
+                    || (self.without_bulk && lane == Lane::Bulk);
                 if is_dropped || self.cut.contains(&from) || self.cut.contains(&to) {
                     return;
                 }
@@ -354,6 +357,11 @@ impl Cluster {
         self.without_appends = dropped;
     }
 
+    /// Whether what replicas supply to each other is lost.
+    pub(super) fn drop_bulk(&mut self, dropped: bool) {
+        self.without_bulk = dropped;
+    }
+
     pub(super) fn configure(&mut self, config: GroupConfig) {
         let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in ids {
@@ -420,6 +428,12 @@ impl Cluster {
     /// The power fails, and a file is gone when it comes back.
     pub(super) fn restart_without(&mut self, number: u32, path: &str) {
         self.restart_on(number, |disk| disk.remove(path).unwrap());
+    }
+
+    /// The power fails, and what was once written is rotten when it comes back.
+    pub(super) fn restart_rotten(&mut self, number: u32, path: &str, found: &[u8]) {
+        self.rot(number, path, found);
+        self.restart(number);
     }
 
     /// What was once written rots, wherever it is `found` in a file, and nobody has noticed yet.

@@ -10,8 +10,8 @@ use crate::ops::{GroupConfig, Op, Outcome};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Entries in several files, led by node 3; of the others one file each is gone, which nobody can
-/// mend.
+/// Entries in several files, led by node 3; of the others one file each is gone, and what would
+/// mend it does not arrive.
 fn damaged(numbers: &[u32]) -> Cluster {
     let mut cluster = Cluster::new(3);
     cluster.elect(3);
@@ -23,6 +23,7 @@ fn damaged(numbers: &[u32]) -> Cluster {
         let answer = cluster.ask(3, produce(&"x".repeat(5_000)));
         assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
     }
+    cluster.drop_bulk(true);
     for &number in numbers {
         cluster.restart_without(number, "groups/5/0000000002.log");
         assert_eq!(cluster.report(number).gauges.quarantined, 1);
@@ -55,6 +56,50 @@ fn a_leader_whose_log_is_not_whole_makes_way() {
     assert!(serves_all(&mut cluster, leader));
     cluster.run(60 * SECOND);
     assert!(cluster.status(leader).is_leader, "it has no reason to go");
+}
+
+#[test]
+fn a_file_that_is_gone_is_made_anew_from_what_peers_have() {
+    let mut cluster = damaged(&[1, 2]);
+    cluster.drop_bulk(false);
+    cluster.run_until(|cluster| (1..=2).all(|it| cluster.report(it).gauges.quarantined == 0));
+    for number in 1..=2 {
+        let_lead(&mut cluster, number);
+        assert!(serves_all(&mut cluster, number));
+    }
+}
+
+/// Seed 503891 of the simulator. The replica has an entry that nobody else has, right behind one
+/// that rots.
+#[test]
+fn what_follows_a_hole_is_cut_once_the_hole_is_filled() {
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let answer = cluster.ask(1, produce("held by all, and rotten on one"));
+    assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+    cluster.drop_appends(true);
+    cluster.submit(1, produce("held by one"));
+    cluster.cut(1);
+    cluster.drop_appends(false);
+    cluster.drop_bulk(true);
+    cluster.restart_rotten(1, "groups/5/0000000001.log", b"rotten on one");
+    assert_eq!(cluster.report(1).gauges.quarantined, 1);
+    let leader = cluster.run_until_led_by_other(1);
+    let answer = cluster.ask(leader, produce("after"));
+    assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+    cluster.mend(1);
+    cluster.run(10 * SECOND);
+    assert_eq!(cluster.report(1).gauges.frozen, 0);
+    assert!(cluster.status(1).commit_index < cluster.status(leader).commit_index);
+    cluster.drop_bulk(false);
+    cluster.run_until(|cluster| cluster.report(1).gauges.quarantined == 0);
+    cluster.run(2 * SECOND);
+    assert_eq!(
+        cluster.status(1).commit_index,
+        cluster.status(leader).commit_index
+    );
+    let_lead(&mut cluster, 1);
+    assert!(serves_all(&mut cluster, 1));
 }
 
 #[test]

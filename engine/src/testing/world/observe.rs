@@ -237,6 +237,7 @@ impl World {
             reached.add("a file is unlinked", log.files_unlinked);
             reached.add("a journal is written", log.journal_writes);
             reached.add("a damaged file is repaired", log.repaired_files);
+            reached.add("a file that is gone is made anew", log.made_files);
             reached.add("the scrubber finds rot", log.scrub_findings);
             reached.add("the scrubber has seen all files", log.scrub_passes);
             reached.add("a read is served from a mapping", log.mapped_bytes.min(1));

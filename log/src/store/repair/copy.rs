@@ -7,6 +7,7 @@ use crate::entry::{Entry, Epoch, Position};
 use crate::format::footer::{Footer, VERIFIED_BLOCK};
 use crate::format::identity::FileIdentity;
 use crate::ids::LogIndex;
+use crate::points::Points;
 use crate::ranges::RangeSums;
 use crate::repair::fill::{FillError, Filler};
 
@@ -103,6 +104,23 @@ impl Copying {
         fillers
             .flat_map(|filler| filler.epochs().to_vec())
             .collect()
+    }
+
+    /// The place before each gap, and behind each entry that filled it.
+    pub(super) fn filled(&self) -> impl Iterator<Item = (&Position, &[Position])> {
+        let fillers = self.fillers.iter();
+        fillers.map(|filler| (&filler.gap().before, filler.filled()))
+    }
+
+    /// Where what filled the first gap lies.
+    pub(super) fn points(&self) -> Option<&Points> {
+        Some(self.fillers.first()?.points())
+    }
+
+    /// Whether more was supplied than the copy has room for; then, how long it is at least.
+    pub(super) fn outgrown(&self) -> Option<u64> {
+        let ends = self.fillers.iter().map(Filler::filled_to);
+        ends.max().filter(|&end| end > self.end)
     }
 
     /// The entries that are missing next, first and last.

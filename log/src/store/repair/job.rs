@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use highwater_record::Buffer;
 
-use super::GivenUp;
 use super::copy::{Copied, Copying, Front};
+use super::{GivenUp, Gone};
 use crate::entry::{Entry, Epoch, Position};
-use crate::format::begin::Begin;
+use crate::format::begin::{Begin, Reason};
 use crate::format::footer::{
     FOOTER_BYTES_MAX, Footer, FooterOf, TRAILER_LEN, Trailer, VERIFIED_BLOCK,
 };
@@ -16,10 +16,11 @@ use crate::group::Group;
 use crate::group::segment::{Segment, SegmentState};
 use crate::ids::{GroupId, LogIndex, Sequence};
 use crate::paths;
+use crate::points::Points;
 use crate::recovery::driver::Owner;
-use crate::repair::Gap;
 use crate::repair::fill::{FillError, Filler};
 use crate::repair::survey::{Survey, SurveyOf};
+use crate::repair::{Behind, Gap};
 use crate::storage::{FileId, Op, Output, Preparation, StorageError};
 
 /// How much is read and written at a time, in bytes: few enough to be verified within a turn. A
@@ -80,6 +81,8 @@ pub(in crate::store) struct RepairJob {
     pub(super) entries: u64,
     /// The length of the copy, in bytes.
     pub(super) len: u64,
+    /// Whether it is gone whole, so that there is nothing to copy.
+    pub(super) is_gone: bool,
     phase: Phase,
     cuts: u64,
     align: u64,
@@ -136,6 +139,7 @@ impl RepairJob {
             asks: 0,
             entries: 0,
             len: 0,
+            is_gone: false,
             phase: Phase::Opening,
             cuts: group.cuts,
             align: u64::try_from(align).expect("an alignment fits into 64 bits"),
@@ -162,6 +166,87 @@ impl RepairJob {
         }
     }
 
+    /// For a file that is gone whole: a new one with the entries that lay between those beside it.
+    /// It is begun by a `cut`, so that files with lower numbers count for nothing behind where it
+    /// begins, whatever they hold: that which is gone may have been begun by one.
+    pub(super) fn making(group: &Group, gone: &Gone, identity: FileIdentity, align: usize) -> Self {
+        let Gone { before, behind, .. } = *gone;
+        let first_frame = u64::from(identity.first_frame);
+        let begin = Begin {
+            reason: Reason::Cut,
+            start: before,
+            log_start_offset: group.log_start_offset,
+            epochs: Vec::new(),
+            state: Buffer::new(),
+        };
+        let mut job = RepairJob {
+            group: group.id,
+            sequence: identity.sequence,
+            asked_at: Duration::ZERO,
+            asks: 0,
+            entries: 0,
+            len: 0,
+            is_gone: true,
+            phase: Phase::Creating,
+            cuts: group.cuts,
+            align: u64::try_from(align).expect("an alignment fits into 64 bits"),
+            segment: Facts {
+                salt: identity.salt,
+                first_frame,
+                first_entry: None,
+                begin: Some(begin),
+                len: identity.size,
+                start: before,
+                end: behind,
+                is_sealed: false,
+            },
+            file: None,
+            copy: None,
+            found_len: 0,
+            range: Range::default(),
+            identity: Some(identity),
+            footer: None,
+            survey: None,
+            front: Front::Kept,
+            gaps: vec![Gap {
+                before,
+                last: behind.before.index,
+                from: first_frame,
+                to: None,
+                behind: Behind::End(behind),
+                headers: Vec::new(),
+            }],
+            copying: None,
+        };
+        job.front = job.make_front().expect("all of its begin is known");
+        job
+    }
+
+    /// The file that was made, as the group has it from now on.
+    pub(super) fn made(&self) -> Segment {
+        let copying = self.copying.as_ref();
+        let points = copying.and_then(Copying::points);
+        Segment {
+            group: self.group,
+            sequence: self.sequence,
+            salt: self.segment.salt,
+            first_frame: self.segment.first_frame,
+            len: self.len,
+            reason: Reason::Cut,
+            start: self.segment.start,
+            end: self.segment.end,
+            points: points.cloned().unwrap_or_else(|| Points::new(self.len)),
+            written_end: self.written_end(),
+            state: SegmentState::Closed,
+            protected: false,
+            file: None,
+            mapping: None,
+            last_read: 0,
+            snapshot_at: None,
+            announced: false,
+        }
+    }
+
     pub(super) fn path(&self) -> String {
         paths::segment(self.group, self.sequence)
     }
@@ -184,7 +269,7 @@ impl RepairJob {
         let mut segments = state.segments.iter();
         !state.dropping
             && state.cuts == self.cuts
-            && segments.any(|segment| segment.sequence == self.sequence)
+            && (self.is_gone || segments.any(|segment| segment.sequence == self.sequence))
     }
 
     /// The entries that the file should hold, first and last.
@@ -205,6 +290,13 @@ impl RepairJob {
 
     pub(super) fn written_end(&self) -> u64 {
         self.copying.as_ref().map_or(0, Copying::written_end)
+    }
+
+    /// The place before each gap of a file that is not sealed, and behind each entry that filled
+    /// it. What is sealed is committed, and never cut.
+    pub(super) fn filled(&self) -> impl Iterator<Item = (&Position, &[Position])> {
+        let copying = self.copying.iter().filter(|_| self.footer.is_none());
+        copying.flat_map(Copying::filled)
     }
 
     /// The terms that begin in what was filled in.
@@ -229,6 +321,11 @@ impl RepairJob {
         self.entries += 1;
         self.asks = 0;
         Ok(())
+    }
+
+    /// See [`Copying::outgrown`].
+    pub(super) fn outgrown(&self) -> Option<u64> {
+        self.copying.as_ref()?.outgrown()
     }
 
     /// What was opened in vain is closed with the rest.
@@ -565,7 +662,7 @@ impl RepairJob {
             .as_ref()
             .map_or(0, |footer| u64_of(footer.encoded_len(usize_of(self.align))));
         let gaps = std::mem::take(&mut self.gaps).into_iter();
-        let fillers = gaps.map(|gap| Filler::new(self.group, facts.salt, gap));
+        let fillers = gaps.map(|gap| Filler::new(self.group, facts.salt, self.len, gap));
         self.copying = Some(Copying::new(
             &identity,
             std::mem::take(&mut self.front),
@@ -603,7 +700,7 @@ impl RepairJob {
             let is_asked = was_waiting && self.asks > 0;
             return if is_asked { Step::Wait } else { Step::Ask };
         }
-        if copying.is_inside_a_gap(from, to) {
+        if self.is_gone || copying.is_inside_a_gap(from, to) {
             return self.copy_on(vec![0; usize_of(to - from)]);
         }
         self.read(Phase::Reading, from, to)

@@ -54,6 +54,15 @@ pub(super) fn batch(value: &str) -> Batch {
 }
 
 pub(super) fn batch_of(value: &str, producer: Option<(i64, i32)>) -> Batch {
+    build(1, value, producer)
+}
+
+/// A batch whose producer claims that it was made then.
+pub(super) fn batch_at(timestamp: i64, value: &str) -> Batch {
+    build(timestamp, value, None)
+}
+
+fn build(timestamp: i64, value: &str, producer: Option<(i64, i32)>) -> Batch {
     let mut builder = RecordBatchBuilder::new(Compression::None, 1 << 20);
     if let Some((producer_id, base_sequence)) = producer {
         builder.set_producer(ProducerStamp {
@@ -63,7 +72,7 @@ pub(super) fn batch_of(value: &str, producer: Option<(i64, i32)>) -> Batch {
         });
     }
     builder
-        .append(1, None, Some(value.as_bytes()), &[])
+        .append(timestamp, None, Some(value.as_bytes()), &[])
         .unwrap();
     let bytes = Buffer::from(builder.seal().unwrap());
     let header = BatchHeader::read(&bytes).unwrap();
@@ -428,6 +437,16 @@ impl Cluster {
     /// The power fails, and a file is gone when it comes back.
     pub(super) fn restart_without(&mut self, number: u32, path: &str) {
         self.restart_on(number, |disk| disk.remove(path).unwrap());
+    }
+
+    /// What its disk holds now.
+    pub(super) fn disk(&self, number: u32) -> MemoryDisk {
+        self.nodes[&NodeId(number)].disk.fork()
+    }
+
+    /// The power fails, and a file is as it was on an older copy of the disk when it comes back.
+    pub(super) fn restart_rolled_back(&mut self, number: u32, path: &str, older: &MemoryDisk) {
+        self.restart_on(number, |disk| disk.roll_back(path, older).unwrap());
     }
 
     /// The power fails, and what was once written is rotten when it comes back.

@@ -169,3 +169,32 @@ fn a_replica_on_its_way_back_is_there_after_a_restart() {
         assert_eq!(cluster.status(2).last_index, cluster.status(1).last_index);
     }
 }
+
+/// What is missing had been acknowledged, so the replica promises nothing until it has it again.
+#[test]
+fn f17_a_replica_with_a_file_rolled_back_does_not_count_until_it_has_rejoined() {
+    let path = "groups/5/0000000001.log";
+    let mut cluster = Cluster::new(3);
+    cluster.elect(1);
+    let answer = cluster.ask(1, produce("kept"));
+    assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+    cluster.run(SECOND);
+    let older = cluster.disk(2);
+    for _ in 0..3 {
+        let answer = cluster.ask(1, produce("rolled back"));
+        assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+    }
+    cluster.run(SECOND);
+    cluster.cut(1);
+    cluster.restart_rolled_back(2, path, &older);
+    assert_eq!(cluster.report(2).gauges.quarantined, 1);
+    cluster.run(30 * SECOND);
+    assert!(!cluster.status(2).is_leader && !cluster.status(3).is_leader);
+    cluster.mend(1);
+    cluster.run_until(|cluster| cluster.report(2).gauges.quarantined == 0);
+    let leader = (1..=3).find(|&it| cluster.status(it).is_leader).unwrap();
+    assert!(serves_all(&mut cluster, leader));
+    let_lead(&mut cluster, 2);
+    assert_eq!(cluster.status(2).high_watermark.0, 4);
+    assert!(serves_all(&mut cluster, 2));
+}

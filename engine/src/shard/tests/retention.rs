@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use highwater_record::Offset;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, batch_at};
 use super::produce;
-use crate::ops::GroupConfig;
+use crate::ops::{GroupConfig, Op, Produce};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -52,6 +52,29 @@ fn what_has_grown_old_is_removed() {
     assert!(is_whole(&cluster));
     cluster.run(2 * MINUTE);
     assert!(!is_whole(&cluster));
+}
+
+/// What a producer claims is kept as it is; a file is no younger than its last entry for it.
+#[test]
+fn f32_records_from_the_future_are_removed_in_time() {
+    for timestamp in [i64::MAX, YEARS_MS * 1_000] {
+        let mut cluster = Cluster::new(3);
+        cluster.elect(1);
+        cluster.configure(GroupConfig {
+            retention_ms: Some(180_000),
+            segment_bytes: 64 << 10,
+            ..GroupConfig::default()
+        });
+        for _ in 0..40 {
+            let batches = vec![batch_at(timestamp, &"x".repeat(5_000))];
+            let answer = cluster.ask(1, Op::Produce(Produce { batches }));
+            assert!(matches!(answer, Some(Ok(_))), "{answer:?}");
+        }
+        cluster.run(2 * MINUTE);
+        assert!(is_whole(&cluster), "{timestamp}");
+        cluster.run(2 * MINUTE);
+        assert!(!is_whole(&cluster), "{timestamp}");
+    }
 }
 
 #[test]

@@ -9,8 +9,10 @@ use std::fs::{self, OpenOptions, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use cluster::{Cluster, Load, check_records, wait_for};
+use highwater_client::{StartAt, TopicPartition};
 use serde_json::Value;
 
 const PARTITIONS: u32 = 2;
@@ -20,6 +22,10 @@ const VICTIM: usize = 1;
 
 /// Bytes behind the start of an entry's frame: within the body of a batch.
 const IN_THE_BODY: u64 = 100;
+
+/// A file that is not sealed is spoilt only with so many entries: what later writes claim to be durable
+/// must reach its middle, or it is taken for torn, and cut.
+const ENTRIES_MIN: usize = 20;
 
 #[test]
 fn a_node_whose_files_have_rotted_repairs_itself() {
@@ -58,6 +64,76 @@ fn a_node_whose_files_have_rotted_repairs_itself() {
         let code = log_verify(&data(&cluster, VICTIM), against.as_deref());
         assert_eq!(code, Some(0), "node {VICTIM} against node {other}");
     }
+}
+
+/// Nobody but root can do that. Whoever reads there meets an error in place of zeros, and the node no
+/// signal that ends it; at its next start it has the file repaired.
+#[test]
+fn f27_a_sealed_file_that_is_cut_short_while_it_is_mapped_is_no_signal_and_no_zeros() {
+    let mut cluster = Cluster::start(&["node.shards=2", "limits.tail_cache_bytes=65536"]);
+    let topic = cluster.create_topic("load", PARTITIONS, &["segment.bytes=65536"]);
+    let load = Load::start(cluster.quic(), &topic, PARTITIONS);
+    wait_for("sealed files", || (load.count() > 4_000).then_some(()));
+    let acknowledged = load.finish();
+    let client = cluster.client();
+    let records = check_records(&client, &topic, &acknowledged);
+    let maps = |cluster: &Cluster, node: usize| {
+        cluster.counters()[node]["mapped_bytes"].as_u64() > Some(0)
+    };
+    let victim = (0..3).find(|&node| maps(&cluster, node));
+    let victim = victim.expect("a leader reads its sealed files from their mappings");
+    let cut = cut_short(&cluster.node(victim).data());
+    assert!(cut > 0);
+    for partition in 0..PARTITIONS {
+        let topic = topic.clone();
+        let at = TopicPartition { topic, partition };
+        let mut consumer = client.consumer(|consumer| consumer);
+        consumer.assign(at, StartAt::Earliest).unwrap();
+        // What comes has its checksums verified.
+        if let Ok(Some(record)) = consumer.recv_timeout(Duration::from_secs(2)) {
+            assert_eq!(record.offset.0, 0);
+        }
+    }
+    assert!(cluster.node(victim).is_running());
+    cluster.node(victim).stop();
+    cluster.node(victim).start();
+    wait_for("the files to be repaired", || {
+        let counters = &cluster.counters()[victim];
+        let number = |name: &str| counters[name].as_u64();
+        let is_whole = number("repaired_files") >= Some(cut) && number("quarantined") == Some(0);
+        is_whole.then_some(())
+    });
+    assert_eq!(check_records(&client, &topic, &acknowledged), records);
+    cluster.verify_stopped();
+    let data = |node: usize| cluster.nodes()[node].data();
+    let other = (victim + 1) % 3;
+    let code = log_verify(&data(victim), Some(&data(other)));
+    assert_eq!(code, Some(0), "node {victim} against node {other}");
+}
+
+/// Cuts the first sealed file of each partition to half its length; how many.
+fn cut_short(data: &Path) -> u64 {
+    let mut cut = 0;
+    for group in fs::read_dir(data.join("groups")).unwrap() {
+        let group = group.unwrap();
+        if group.file_name() == "0" {
+            continue;
+        }
+        let files = fs::read_dir(group.path()).unwrap();
+        let files = files.map(|file| file.unwrap());
+        let sealed = files.filter(|file| file.metadata().unwrap().permissions().readonly());
+        let Some(path) = sealed.map(|file| file.path()).min() else {
+            continue;
+        };
+        let before = fs::metadata(&path).unwrap().permissions();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let file = OpenOptions::new().write(true).open(&path).unwrap();
+        let half = file.metadata().unwrap().len() / 2;
+        file.set_len(half.next_multiple_of(4_096)).unwrap();
+        fs::set_permissions(&path, before).unwrap();
+        cut += 1;
+    }
+    cut
 }
 
 /// The exit code of `log verify`.
@@ -103,7 +179,7 @@ fn spoil(data: &Path) -> u64 {
         .find(|file| is_sealed(file))
         .expect("a sealed file");
     let open = files.iter().filter(|file| !is_sealed(file));
-    let open = open.filter(|file| entries_of(file).len() > 2);
+    let open = open.filter(|file| entries_of(file).len() > ENTRIES_MIN);
     let spoilt: Vec<&str> = std::iter::once(*sealed).chain(open.copied()).collect();
     for file in &spoilt {
         let offsets = entries_of(file);

@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Output};
 
-use cluster::{Cluster, Node};
+use cluster::{Cluster, Node, is_free, wait_for};
 
 const NOT_SET_UP: i32 = 3;
 const NOT_FOUND: i32 = 5;
@@ -48,14 +48,23 @@ fn a_busy_port_is_named() {
         for address in [node.kafka(), node.metrics()] {
             let held = TcpListener::bind(address).unwrap();
             check(&start(node, &[shards]), BUSY, &[&address.to_string()]);
-            drop(held);
+            let_go(held, address);
         }
         for address in [node.kafka(), node.peer()] {
             let held = UdpSocket::bind(address).unwrap();
             check(&start(node, &[shards]), BUSY, &[&address.to_string()]);
-            drop(held);
+            let_go(held, address);
         }
     }
+}
+
+/// Gives a port back. A process that another test has forked holds it, too, until it has begun its
+/// program.
+fn let_go<T>(held: T, address: SocketAddr) {
+    drop(held);
+    wait_for("the port to be free", || {
+        is_free(address.port()).then_some(())
+    });
 }
 
 #[test]

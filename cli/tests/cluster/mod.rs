@@ -28,7 +28,7 @@ use tempfile::TempDir;
 
 pub(crate) use load::{Acknowledged, Load, check_records};
 pub(crate) use node::Node;
-pub(crate) use ports::free_base_port;
+pub(crate) use ports::{free_base_port, is_free};
 pub(crate) use process::{anonymous_kib, open_files, watch_memory};
 
 /// How long a condition may take that should hold within a second or two.

@@ -20,7 +20,8 @@ pub(crate) fn free_base_port(nodes: u16) -> u16 {
     bases.find(are_free).unwrap()
 }
 
-fn is_free(port: u16) -> bool {
+/// Whether nobody listens at a port, TCP and UDP alike.
+pub(crate) fn is_free(port: u16) -> bool {
     let address = (Ipv4Addr::LOCALHOST, port);
     TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
 }

@@ -7,6 +7,7 @@ pub(crate) mod marks;
 pub(crate) mod segment;
 pub(crate) mod stage;
 pub(crate) mod writes;
+pub(crate) mod written;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
@@ -27,6 +28,7 @@ use marks::Marks;
 use segment::Segment;
 use stage::{BeginPlan, Staged};
 use writes::Writes;
+use written::WrittenSums;
 
 /// A group's log.
 #[derive(Debug)]
@@ -117,6 +119,8 @@ pub(crate) struct Active {
     pub(crate) position: u64,
     /// What was written of the block that the next frame begins in.
     pub(crate) tail: Vec<u8>,
+    /// What its footer will say of what was written so far.
+    pub(crate) sums: WrittenSums,
     /// When it was begun.
     pub(crate) begun_at: Duration,
 }

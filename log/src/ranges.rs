@@ -162,8 +162,7 @@ impl RangeSums {
         if is_entry && header.index != self.next {
             return Err(self.bad());
         }
-        let mut hash = Xxh3::with_seed(self.group.0);
-        hash.update(&header.replicated());
+        let hash = entry_hash(self.group, &header);
         self.header.clear();
         self.state = State::Body(Box::new(Body {
             left: header.body_len(),
@@ -189,7 +188,7 @@ impl RangeSums {
         let frame_len = u64::try_from(header.frame_len()).expect("at most 80 MiB");
         self.frame_at += frame_len;
         if header.kind.entry().is_some() {
-            self.add(header.index, body.hash.digest());
+            add_to_range(&mut self.ranges, header.index, body.hash.digest());
             self.next = header.index.next();
             self.data_end = self.frame_at;
         } else {
@@ -212,27 +211,35 @@ impl RangeSums {
         };
     }
 
-    fn add(&mut self, index: LogIndex, digest: u64) {
-        let range = index.0 / RANGE_ENTRIES;
-        match self.ranges.last_mut() {
-            Some(last) if last.range == range => {
-                last.entries += 1;
-                last.sum = last.sum.wrapping_add(digest);
-            }
-            _ => self.ranges.push(RangeHash {
-                range,
-                entries: 1,
-                sum: digest,
-            }),
-        }
-    }
-
     const fn bad(&self) -> BadFrame {
         BadFrame {
             position: self.frame_at,
             index: self.next,
         }
     }
+}
+
+/// Adds an entry's hash to the sum of its range, the last one or one behind.
+pub(crate) fn add_to_range(ranges: &mut Vec<RangeHash>, index: LogIndex, digest: u64) {
+    let range = index.0 / RANGE_ENTRIES;
+    match ranges.last_mut() {
+        Some(last) if last.range == range => {
+            last.entries += 1;
+            last.sum = last.sum.wrapping_add(digest);
+        }
+        _ => ranges.push(RangeHash {
+            range,
+            entries: 1,
+            sum: digest,
+        }),
+    }
+}
+
+/// An entry's hash, as far as its header goes.
+pub(crate) fn entry_hash(group: GroupId, header: &FrameHeader) -> Xxh3 {
+    let mut hash = Xxh3::with_seed(group.0);
+    hash.update(&header.replicated());
+    hash
 }
 
 impl Body {

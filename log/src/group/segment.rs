@@ -3,6 +3,7 @@
 use crate::entry::Position;
 use crate::format::begin::Reason;
 use crate::format::footer::FooterOf;
+use crate::group::written::WrittenSums;
 use crate::ids::{GroupId, LogIndex, Sequence};
 use crate::points::Points;
 use crate::storage::{FileId, Mapping};
@@ -52,6 +53,8 @@ pub(crate) struct Segment {
     pub(crate) snapshot_at: Option<LogIndex>,
     /// Whether its owner was told that it is closed.
     pub(crate) announced: bool,
+    /// What its footer is to say, if this life has written all of it and it waits for its seal.
+    pub(crate) sums: Option<WrittenSums>,
 }
 
 impl Segment {
@@ -83,6 +86,7 @@ impl Segment {
     /// A repaired copy has taken its place. Gives the open file that is of no use any more.
     pub(crate) fn take_copy(&mut self, written_end: u64, len: u64) -> Option<FileId> {
         self.mapping = None;
+        self.sums = None;
         if self.state != SegmentState::Sealed {
             self.written_end = self.written_end.max(written_end);
             self.len = len;

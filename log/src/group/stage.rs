@@ -12,6 +12,7 @@ use crate::format::begin::{Begin, EPOCHS_MAX, Reason};
 use crate::format::frame::{FrameHeader, FrameKind, HEADER_LEN, LAG_NONE, frame_len};
 use crate::group::marks::Marks;
 use crate::group::segment::{Segment, SegmentState};
+use crate::group::written::WrittenSums;
 use crate::ids::{LogIndex, Sequence, Term, WriteId};
 use crate::points::Points;
 use crate::prepare::Prepared;
@@ -633,7 +634,10 @@ impl Group {
         let rate = u128::from(active.position) * 1_000 / millis;
         self.fill_rate = Some(u64::try_from(rate).unwrap_or(u64::MAX));
         match self.segment_mut(active.sequence) {
-            Some(segment) => segment.state = SegmentState::Closed,
+            Some(segment) => {
+                segment.state = SegmentState::Closed;
+                segment.sums = Some(active.sums);
+            }
             None => self.to_close.push(active.file),
         }
     }
@@ -663,6 +667,7 @@ impl Group {
             last_read: 0,
             snapshot_at: None,
             announced: false,
+            sums: None,
         });
         self.active = Some(Active {
             sequence: identity.sequence,
@@ -671,6 +676,7 @@ impl Group {
             len: identity.size,
             position: first_frame,
             tail: Vec::new(),
+            sums: WrittenSums::new(&identity),
             begun_at: now,
         });
         plan

@@ -206,6 +206,7 @@ fn take_file(group: &mut Group, file: &FileImage, first: LogIndex, last: LogInde
         last_read: 0,
         snapshot_at: file.snapshot().map(|snapshot| snapshot.at),
         announced: false,
+        sums: None,
     };
     match &file.body {
         Body::Unread => unreachable!("a visible file was read"),

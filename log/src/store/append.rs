@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use highwater_record::BufferMut;
-
 use super::{Action, Store};
 use crate::config::StoreConfig;
 use crate::event::Event;
-use crate::format::frame::{FRAME_ALIGN, HEADER_LEN};
 use crate::format::journal::GroupRecord;
 use crate::group::Group;
-use crate::group::stage::{Gathered, Need};
+use crate::group::stage::Need;
 use crate::ids::{GroupId, LogIndex};
 use crate::journal::UnitWrite;
 use crate::prepare::NO_SPACE_RETRY;
@@ -55,10 +52,14 @@ impl<S: Storage> Store<S> {
             return;
         };
         let gathered = state.gather(self.now);
-        let active = state.active.as_ref().expect("a file was begun");
+        let active = state.active.as_mut().expect("a file was begun");
         let head = active.tail.len();
         buffer.extend_from_slice(&active.tail);
-        fill(&mut buffer, &gathered, self.align);
+        for frame in &gathered.frames {
+            active.sums.lay_out(frame, &mut buffer);
+        }
+        let len = buffer.len().next_multiple_of(self.align);
+        buffer.put_zeros(len - buffer.len());
         let data = buffer.freeze();
         let entries = gathered.entries();
         self.counters.writes += 1;
@@ -177,22 +178,6 @@ impl<S: Storage> Store<S> {
             }
         }
     }
-}
-
-/// Lays frames out behind what the buffer holds, and pads them to whole blocks.
-fn fill(buffer: &mut BufferMut, gathered: &Gathered, align: usize) {
-    for frame in &gathered.frames {
-        buffer.extend_from_slice(&frame.header.encode());
-        buffer.extend_from_slice(&frame.body);
-        let padding = frame.header.frame_len() - HEADER_LEN - frame.header.body_len();
-        assert!(
-            padding < FRAME_ALIGN,
-            "frames are padded to their alignment"
-        );
-        buffer.put_zeros(padding);
-    }
-    let len = buffer.len().next_multiple_of(align);
-    buffer.put_zeros(len - buffer.len());
 }
 
 /// The journal.

@@ -1,5 +1,6 @@
-//! Sealing: a closed file, all of whose entries are committed and synced, is read once more
-//! from the disk, gets its footer, is trimmed, and never changes again.
+//! Sealing: a closed file, all of whose entries are committed and synced, gets its footer, is
+//! trimmed, and never changes again. What the footer says of its bytes was summed while they were
+//! written; a file that another life has written, or a repair, is read for it once more.
 
 use highwater_record::{Buffer, Offset, crc32c};
 
@@ -9,6 +10,7 @@ use crate::entry::{Epoch, Snapshot};
 use crate::event::Event;
 use crate::format::footer::{Footer, VERIFIED_BLOCK};
 use crate::group::segment::{Segment, SegmentState};
+use crate::group::written::FileSums;
 use crate::ids::{GroupId, LogIndex, Sequence};
 use crate::paths;
 use crate::ranges::RangeSums;
@@ -30,8 +32,12 @@ pub(super) struct SealJob {
     len: u64,
     /// Where the footer goes.
     footer_at: u64,
+    /// Of the blocks that were read.
     blocks: Vec<u32>,
+    /// Of the frames that were read.
     sums: RangeSums,
+    /// Of all of it, once known.
+    known: Option<FileSums>,
     footer: Buffer,
 }
 
@@ -68,17 +74,18 @@ impl<S: Storage> Store<S> {
             return;
         };
         let (sequence, at) = (*sequence, snapshot.at);
+        let settled = state.commit.min(state.synced);
+        let is_being_cut = state.is_being_cut();
         let segment = state
             .segments
-            .iter()
+            .iter_mut()
             .find(|segment| segment.sequence == sequence);
         let Some(segment) = segment.filter(|it| it.state == SegmentState::Closed) else {
             state.to_seal.pop_front();
             self.dirty.insert(group);
             return;
         };
-        let settled = state.commit.min(state.synced);
-        if segment.last().max(at) > settled || (state.is_being_cut() && !mutant!(SealBeforeCut)) {
+        if segment.last().max(at) > settled || (is_being_cut && !mutant!(SealBeforeCut)) {
             return;
         }
         let job = new_job(segment, state.to_seal[0].1.clone(), self.align);
@@ -181,8 +188,13 @@ impl<S: Storage> Store<S> {
     fn seal_begins(&mut self, group: GroupId, file: FileId) {
         let job = self.seals.get_mut(&group).expect("the caller looked it up");
         if job.len >= job.footer_at {
-            return self.seal_reads(group, file);
+            return match job.known {
+                Some(_) => self.seal_grows(group, file),
+                None => self.seal_reads(group, file),
+            };
         }
+        // Something else than this program has changed it.
+        job.known = None;
         job.phase = Phase::Filling;
         job.len = job.footer_at;
         let len = job.len;
@@ -229,6 +241,11 @@ impl<S: Storage> Store<S> {
             let (position, index) = job.sums.missing();
             return self.seal_finds_damage(group, position, index);
         }
+        job.known = Some(FileSums {
+            blocks: std::mem::take(&mut job.blocks),
+            ranges: job.sums.ranges().to_vec(),
+            data_end: job.sums.data_end(),
+        });
         self.seal_grows(group, file);
     }
 
@@ -337,8 +354,11 @@ impl<S: Storage> Store<S> {
     }
 }
 
-fn new_job(segment: &Segment, snapshot: Snapshot, align: usize) -> SealJob {
+fn new_job(segment: &mut Segment, snapshot: Snapshot, align: usize) -> SealJob {
     let align = u64::try_from(align).expect("an alignment fits into 64 bits");
+    let footer_at = segment.written_end.next_multiple_of(align);
+    let written = segment.sums.take();
+    let known = written.and_then(|sums| sums.finish(segment.last(), footer_at));
     SealJob {
         sequence: segment.sequence,
         snapshot,
@@ -349,7 +369,8 @@ fn new_job(segment: &Segment, snapshot: Snapshot, align: usize) -> SealJob {
         },
         position: 0,
         len: segment.len,
-        footer_at: segment.written_end.next_multiple_of(align),
+        footer_at,
+        known,
         blocks: Vec::new(),
         sums: RangeSums::new(
             segment.group,
@@ -374,6 +395,7 @@ fn footer_of(
     log_start_offset: Offset,
 ) -> Footer {
     let snapshot = &job.snapshot;
+    let known = job.known.as_ref().expect("it was read or summed before");
     Footer {
         reason: segment.reason,
         start: segment.start,
@@ -381,11 +403,11 @@ fn footer_of(
         log_start_offset,
         largest_timestamp: segment.points.largest_timestamp(),
         largest_append_time: segment.points.largest_append_time(),
-        data_end: job.sums.data_end(),
+        data_end: known.data_end,
         epochs,
         points: segment.points.as_slice().to_vec(),
-        ranges: job.sums.ranges().to_vec(),
-        blocks: job.blocks.clone(),
+        ranges: known.ranges.clone(),
+        blocks: known.blocks.clone(),
         snapshot: (snapshot.at > LogIndex::ZERO).then(|| snapshot.clone()),
     }
 }

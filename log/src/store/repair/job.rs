@@ -244,6 +244,7 @@ impl RepairJob {
             last_read: 0,
             snapshot_at: None,
             announced: false,
+            sums: None,
         }
     }
 

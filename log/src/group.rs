@@ -103,8 +103,8 @@ pub(crate) struct Group {
     pub(crate) forgotten: bool,
     /// Whether its directory is there, durably.
     pub(crate) has_directory: bool,
-    /// How fast it filled its last file, in bytes per second.
-    pub(crate) fill_rate: Option<u64>,
+    /// The mean size of the writes into the last file that it has left, in bytes.
+    pub(crate) write_bytes: Option<u64>,
 }
 
 /// The file that a group is writing.
@@ -121,6 +121,8 @@ pub(crate) struct Active {
     pub(crate) tail: Vec<u8>,
     /// What its footer will say of what was written so far.
     pub(crate) sums: WrittenSums,
+    /// How many writes have gone into it.
+    pub(crate) writes: u64,
     /// When it was begun.
     pub(crate) begun_at: Duration,
 }
@@ -200,7 +202,7 @@ impl Group {
             dropping: false,
             forgotten: false,
             has_directory: false,
-            fill_rate: None,
+            write_bytes: None,
         }
     }
 

@@ -10,9 +10,13 @@ use crate::config::{SEGMENT_BYTES_MIN, SEGMENT_GROWTH};
 use crate::format::identity::FileIdentity;
 use crate::storage::{FileId, Preparation};
 
-/// A write rate above which a group's next file is preallocated instead of zeroed: its large
-/// writes carry the cost that zeroing, which writes each byte twice, would double.
+/// How much all groups of a store write, in bytes a second, before zeroing, which writes each byte
+/// twice, takes from the disk what they need.
 const BUSY_BYTES_PER_SECOND: u64 = 64 << 20;
+
+/// A write, in bytes, that takes longer than a file system's journal does over blocks that were
+/// never written: some 100 µs, whatever the size (LIMITS.md A1).
+const LARGE_WRITE_BYTES: u64 = 128 << 10;
 
 /// How long to wait before a file is asked for again that there was no room for.
 pub(crate) const NO_SPACE_RETRY: Duration = Duration::from_millis(500);
@@ -25,9 +29,11 @@ pub(crate) const FULL_SAID_INTERVAL: Duration = Duration::from_secs(60);
 pub struct Want {
     /// Its size in bytes.
     pub size: u64,
-    /// How fast the group filled its last file, in bytes per second; nothing if it has filled
+    /// The mean size of the group's writes into its last file, in bytes; nothing if it has left
     /// none in this life.
-    pub fill_rate: Option<u64>,
+    pub write_bytes: Option<u64>,
+    /// How much all groups of the store have written lately, in bytes a second.
+    pub store_rate: u64,
 }
 
 /// Where a new file comes from.
@@ -44,21 +50,65 @@ pub trait FileSource: std::fmt::Debug {
     fn source(&mut self, want: &Want) -> Source;
 }
 
-/// Makes every file anew: zeroed ahead of need, or preallocated for groups that write much
-/// (DESIGN.md section 4, Preparation).
+/// Makes every file anew: zeroed ahead of need, or, while the disk is busy, preallocated for groups
+/// whose writes are large (DESIGN.md section 4, Preparation).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FreshFiles;
 
 impl FileSource for FreshFiles {
     fn source(&mut self, want: &Want) -> Source {
-        let busy = want
-            .fill_rate
-            .is_some_and(|rate| rate >= BUSY_BYTES_PER_SECOND);
-        Source::Fresh(if busy {
+        let large = want
+            .write_bytes
+            .is_some_and(|bytes| bytes >= LARGE_WRITE_BYTES);
+        let busy = want.store_rate >= BUSY_BYTES_PER_SECOND;
+        Source::Fresh(if large && busy {
             Preparation::Preallocate
         } else {
             Preparation::Zero
         })
+    }
+}
+
+/// How much was written lately.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rate {
+    /// Since when it is counted.
+    since: Duration,
+    bytes: u64,
+    /// Of the time before, in bytes a second.
+    before: u64,
+}
+
+impl Rate {
+    /// How long is counted.
+    const WINDOW: Duration = Duration::from_secs(1);
+
+    pub(crate) fn add(&mut self, now: Duration, bytes: u64) {
+        let counted = now.saturating_sub(self.since);
+        if counted >= Self::WINDOW {
+            *self = Self {
+                since: now,
+                bytes: 0,
+                before: self.over(counted),
+            };
+        }
+        self.bytes += bytes;
+    }
+
+    /// In bytes a second.
+    pub(crate) fn at(&self, now: Duration) -> u64 {
+        let counted = now.saturating_sub(self.since);
+        if counted < Self::WINDOW {
+            self.before
+        } else {
+            self.over(counted)
+        }
+    }
+
+    fn over(&self, counted: Duration) -> u64 {
+        let micros = counted.as_micros().max(1);
+        let rate = u128::from(self.bytes) * 1_000_000 / micros;
+        u64::try_from(rate).unwrap_or(u64::MAX)
     }
 }
 
@@ -153,16 +203,34 @@ mod tests {
     }
 
     #[test]
-    fn busy_groups_get_preallocated_files() {
-        let source = |fill_rate| {
+    fn large_writes_to_a_busy_disk_get_preallocated_files() {
+        let source = |write_bytes, store_rate| {
             FreshFiles.source(&Want {
                 size: 1 << 20,
-                fill_rate,
+                write_bytes,
+                store_rate,
             })
         };
-        assert_eq!(source(None), Source::Fresh(Preparation::Zero));
-        assert_eq!(source(Some(1 << 20)), Source::Fresh(Preparation::Zero));
+        let zeroed = Source::Fresh(Preparation::Zero);
+        assert_eq!(source(None, 1 << 30), zeroed);
+        assert_eq!(source(Some(4096), 1 << 30), zeroed);
+        assert_eq!(source(Some(1 << 20), 1 << 20), zeroed);
         let preallocated = Source::Fresh(Preparation::Preallocate);
-        assert_eq!(source(Some(64 << 20)), preallocated);
+        assert_eq!(source(Some(1 << 20), 64 << 20), preallocated);
+    }
+
+    #[test]
+    fn a_rate_is_of_the_last_second_or_two() {
+        let at = Duration::from_millis;
+        let mut rate = Rate::default();
+        assert_eq!(rate.at(at(0)), 0);
+        for millis in 0..2_000 {
+            rate.add(at(millis), 1_000);
+        }
+        assert!((900_000..1_100_000).contains(&rate.at(at(2_000))));
+        assert!(
+            rate.at(at(12_000)) < 100_000,
+            "nothing was written for long"
+        );
     }
 }

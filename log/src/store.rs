@@ -24,7 +24,7 @@ use crate::event::{Counters, Event};
 use crate::group::Group;
 use crate::ids::{Chain, EntryId, GroupId, LogIndex, Sequence, Term, WriteId};
 use crate::journal::Journal;
-use crate::prepare::FileSource;
+use crate::prepare::{FileSource, Rate};
 use crate::recovery::build::RecoveredGroup;
 use crate::recovery::driver::Owner;
 use crate::storage::{Completion, FileId, Op, Output, Storage, StorageError, Token};
@@ -88,6 +88,7 @@ pub struct Store<S> {
     read_clock: u64,
     room: Room,
     writes_in_flight: u64,
+    write_rate: Rate,
     completions: Vec<Completion>,
     events: Vec<Event>,
     failed: bool,

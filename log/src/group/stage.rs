@@ -559,7 +559,7 @@ impl Group {
     pub(crate) fn gather(&mut self, now: Duration) -> Gathered {
         let begin = self.next_begin(now);
         if begin.is_some() {
-            self.close_active(now);
+            self.close_active();
         }
         let begin = begin.map(|plan| self.begin_file(plan, now));
         let active = self.active.as_ref().expect("a file was begun");
@@ -626,13 +626,11 @@ impl Group {
 
     /// Leaves the file that was being written; closes it if it holds nothing of the log any
     /// more.
-    fn close_active(&mut self, now: Duration) {
+    fn close_active(&mut self) {
         let Some(active) = self.active.take() else {
             return;
         };
-        let millis = now.saturating_sub(active.begun_at).as_millis().max(1);
-        let rate = u128::from(active.position) * 1_000 / millis;
-        self.fill_rate = Some(u64::try_from(rate).unwrap_or(u64::MAX));
+        self.write_bytes = Some(active.position / active.writes.max(1));
         match self.segment_mut(active.sequence) {
             Some(segment) => {
                 segment.state = SegmentState::Closed;
@@ -677,6 +675,7 @@ impl Group {
             position: first_frame,
             tail: Vec::new(),
             sums: WrittenSums::new(&identity),
+            writes: 0,
             begun_at: now,
         });
         plan
@@ -735,6 +734,7 @@ impl Group {
         segment.end = self.submitted;
         segment.written_end = position;
         active.position = position;
+        active.writes += 1;
         active.tail = data[at - at % align..at].to_vec();
         self.in_flight.insert(InFlight {
             sequence: active.sequence,

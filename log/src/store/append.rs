@@ -63,7 +63,9 @@ impl<S: Storage> Store<S> {
         let data = buffer.freeze();
         let entries = gathered.entries();
         self.counters.writes += 1;
-        self.counters.written_bytes += u64::try_from(data.len()).expect("at most 100 MiB");
+        let written = u64::try_from(data.len()).expect("at most 100 MiB");
+        self.counters.written_bytes += written;
+        self.write_rate.add(self.now, written);
         self.counters.written_entries += entries;
         self.counters.files_begun += u64::from(gathered.begins_file());
         let most = &mut self.counters.entries_per_write_max;

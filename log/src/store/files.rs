@@ -120,10 +120,11 @@ impl<S: Storage> Store<S> {
     }
 
     fn create_op(&mut self, group: GroupId, identity: &FileIdentity) -> Op {
-        let fill_rate = self.groups.get(&group).and_then(|state| state.fill_rate);
+        let state = self.groups.get(&group);
         let Source::Fresh(preparation) = self.files.source(&Want {
             size: identity.size,
-            fill_rate,
+            write_bytes: state.and_then(|state| state.write_bytes),
+            store_rate: self.write_rate.at(self.now),
         });
         Op::Create {
             path: paths::prepared(group, identity.sequence),

@@ -20,7 +20,7 @@ use crate::group::Group;
 use crate::ids::GroupId;
 use crate::journal::{Journal, JournalOf, UnitWrite};
 use crate::paths;
-use crate::prepare::FreshFiles;
+use crate::prepare::{FreshFiles, Rate};
 use crate::recovery::build::{blank_record, build_group, describe};
 use crate::recovery::driver::{
     GroupImage, Owner, read_group, remove_group, sync_files, unlink_hidden,
@@ -108,6 +108,7 @@ impl<S: Storage> Store<S> {
             read_clock: 0,
             room: Room::default(),
             writes_in_flight: 0,
+            write_rate: Rate::default(),
             completions: Vec::new(),
             events: Vec::new(),
             failed: false,

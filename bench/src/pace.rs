@@ -1,7 +1,14 @@
 //! When records are due at a fixed rate, and which of them count.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 /// How long the last records may take after a load has ended.
@@ -35,9 +42,68 @@ pub(crate) fn due(number: u64, rate: u32) -> Duration {
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
+/// How far apart a load wakes up at least: each time costs some 30 µs of processor time, which the
+/// cluster is short of, too, on the same machine.
+const TICK: Duration = Duration::from_micros(250);
+
+/// Waits more precisely than the runtime's timer, which ticks every millisecond.
+#[derive(Debug)]
+pub(crate) struct Pacer {
+    timer: AsyncFd<OwnedFd>,
+    woken: Option<Instant>,
+}
+
+impl Pacer {
+    /// Must be called within a runtime.
+    pub(crate) fn new() -> Result<Pacer> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags);
+        #[expect(
+            deprecated,
+            reason = "it is sound for an OwnedFd, which keeps its number; the other way is unsafe"
+        )]
+        let timer = AsyncFd::new(timer.context("cannot make a timer")?)?;
+        Ok(Pacer { timer, woken: None })
+    }
+
+    /// Waits until then; a little longer if it has just waited, and not at all if it is past.
+    pub(crate) async fn until(&mut self, at: Instant) -> Result<()> {
+        let at = self.woken.map_or(at, |woken| at.max(woken + TICK));
+        loop {
+            let left = at.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                self.woken = Some(Instant::now());
+                return Ok(());
+            }
+            let once = Itimerspec {
+                it_interval: Timespec::default(),
+                it_value: Timespec::try_from(left)?,
+            };
+            timerfd_settime(self.timer.get_ref(), TimerfdTimerFlags::empty(), &once)?;
+            let mut ready = self.timer.readable().await?;
+            // Whether it was read or not, the clock decides.
+            let _ = rustix::io::read(self.timer.get_ref(), &mut [0; 8]);
+            ready.clear_ready();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn nobody_is_woken_too_early() {
+        let mut pacer = Pacer::new().unwrap();
+        for micros in [0, 1, 300, 1_700, 20_000] {
+            let at = Instant::now() + Duration::from_micros(micros);
+            pacer.until(at).await.unwrap();
+            assert!(Instant::now() >= at, "{micros}");
+        }
+        let before = Instant::now();
+        pacer.until(before).await.unwrap();
+        assert!(before.elapsed() < Duration::from_secs(1));
+    }
 
     #[test]
     fn records_are_due_by_the_rate_and_not_by_what_came_before() {

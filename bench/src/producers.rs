@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::batching::WAITING_MAX;
 use crate::counted::{Counted, Counting};
 use crate::noise::{Noise, RECORD_BYTES_MAX};
-use crate::pace::{DRAIN, due};
+use crate::pace::{DRAIN, Pacer, due};
 use crate::produce::ProduceLoad;
 use crate::stamp::{STAMP_BYTES, Stamps};
 
@@ -118,8 +118,9 @@ impl Sending {
         // Acknowledgements of a partition come in order, those of different ones do not.
         let mut partitions: BTreeMap<u32, mpsc::Sender<Waiting>> = BTreeMap::new();
         let mut collectors: JoinSet<Result<(u32, u64), ProduceError>> = JoinSet::new();
+        let mut pacer = Pacer::new()?;
         for number in 0_u64.. {
-            let intended = self.intended(number).await;
+            let intended = self.intended(number, &mut pacer).await?;
             if intended >= self.counting.window.to {
                 break;
             }
@@ -143,19 +144,18 @@ impl Sending {
         Ok(sent)
     }
 
-    /// When the next record is to be sent; waits for that. The timer ticks every millisecond, so
-    /// at a fixed rate up to one of the latency is its.
-    async fn intended(&self, sent: u64) -> Instant {
+    /// When the next record is to be sent; waits for that.
+    async fn intended(&self, sent: u64, pacer: &mut Pacer) -> Result<Instant> {
         let Some(rate) = self.load.rate else {
-            return Instant::now();
+            return Ok(Instant::now());
         };
         let producers = u64::try_from(self.load.producers).unwrap_or(u64::MAX);
         let number = u64::try_from(self.number).unwrap_or(u64::MAX);
         let intended = self.counting.window.start + due(sent * producers + number, rate);
         if intended > Instant::now() {
-            sleep_until(intended).await;
+            pacer.until(intended).await?;
         }
-        intended
+        Ok(intended)
     }
 
     fn record(&self, number: u64, intended: Instant) -> Record {

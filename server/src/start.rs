@@ -500,7 +500,7 @@ fn open_store(
     let settings = StoreConfig {
         shard: u32::from(id.0),
         seed: getrandom::u64().map_err(|error| StartError::System(error.to_string()))?,
-        tail_cache_bytes: per_shard(config.limits.tail_cache_bytes),
+        tail_cache_bytes: per_shard(config.limits.tail_cache()),
         map_sealed: config.node.map_sealed,
         scrub_bytes_per_second: config
             .node

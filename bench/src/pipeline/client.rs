@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use highwater_record::crc32c;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::backlog::Backlog;
 use super::hub::Hub;
 use super::{PeerTransport, PipelineLoad, PipelineReport, Role, wire};
 use crate::cpu::CpuMeter;
 use crate::latency::Latencies;
-use crate::pace::{DRAIN, Window, due};
+use crate::pace::{DRAIN, Pacer, Window, due};
 use crate::spread::Spread;
 
 /// What a run has acknowledged, and what it cost.
@@ -100,6 +100,7 @@ impl Client<'_> {
 
     /// Sends whatever is due and has room, until then.
     async fn send_until(&mut self, window: &Window, first: u64, end: Instant) -> Result<()> {
+        let mut pacer = Pacer::new()?;
         while Instant::now() < end {
             while self.may_send(window, first) {
                 self.send(window, first)?;
@@ -110,7 +111,7 @@ impl Client<'_> {
             };
             tokio::select! {
                 arrival = self.hub.receive() => self.take(&arrival?.frame, window)?,
-                () = sleep_until(waits_until.min(end)) => {}
+                waited = pacer.until(waits_until.min(end)) => waited?,
             }
             while let Some(arrival) = self.hub.try_receive()? {
                 self.take(&arrival.frame, window)?;

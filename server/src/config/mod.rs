@@ -130,7 +130,8 @@ pub struct TopicsSection {
 pub struct LimitsSection {
     /// Bytes of all buffers of the node together.
     pub memory_bytes: u64,
-    /// Bytes of synced records kept in memory for readers at the tail, all shards together.
+    /// Bytes of synced records kept in memory for readers at the tail, all shards together; no more
+    /// than half of `memory_bytes`.
     pub tail_cache_bytes: u64,
     /// Client connections at once.
     pub connections: u32,
@@ -210,11 +211,18 @@ impl Default for TopicsSection {
     }
 }
 
+impl LimitsSection {
+    /// Bytes of synced records that are kept in memory.
+    pub(crate) fn tail_cache(&self) -> u64 {
+        self.tail_cache_bytes.min(self.memory_bytes / 2)
+    }
+}
+
 impl Default for LimitsSection {
     fn default() -> Self {
         Self {
             memory_bytes: 256 << 20,
-            tail_cache_bytes: 32 << 20,
+            tail_cache_bytes: 96 << 20,
             connections: 10_000,
             connections_per_ip: 4_000,
             request_bytes: 16 << 20,
@@ -315,12 +323,6 @@ impl Config {
                 "`limits.memory_bytes` = {} holds fewer than four requests of \
                  `limits.request_bytes` = {}",
                 limits.memory_bytes, limits.request_bytes
-            ));
-        }
-        if limits.tail_cache_bytes > limits.memory_bytes / 2 {
-            return conflict(format!(
-                "`limits.tail_cache_bytes` = {} is more than half of `limits.memory_bytes` = {}",
-                limits.tail_cache_bytes, limits.memory_bytes
             ));
         }
         if self.topics.default_partitions == 0 {

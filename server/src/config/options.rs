@@ -127,7 +127,7 @@ pub const OPTIONS: &[OptionDoc] = &[
     OptionDoc {
         key: "limits.tail_cache_bytes",
         text: "Bytes of synced records kept in memory for readers at the tail, all shards \
-               together. At most half of `limits.memory_bytes`.",
+               together; no more than half of `limits.memory_bytes`.",
     },
     OptionDoc {
         key: "limits.connections",

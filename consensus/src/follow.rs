@@ -253,27 +253,12 @@ impl Raft {
 impl Raft {
     /// Tells the leader what has been taken and synced since it was last told.
     pub(crate) fn send_acknowledgement(&mut self) {
-        let (mut synced, mut promised) = (self.writes.synced(), self.promised());
-        if mutant!("ack before fsync") {
-            (synced, promised) = (self.tail.last().index, self.tail.last().index);
-        }
-        let Role::Follower(Follower {
-            leader: Some(leader),
-            ..
-        }) = self.role
-        else {
+        let Some((leader, position)) = self.owed_acknowledgement() else {
             return;
         };
-        let Some(following) = &mut self.following else {
-            return;
-        };
+        let following = self.following.as_mut();
+        let following = following.expect("an acknowledgement is owed for what it follows");
         let matched = following.matched;
-        let position = (synced.min(matched), promised.min(matched));
-        // What was taken before a refusal still counts, and is synced later (a full disk).
-        let must_answer = following.must_answer && !following.is_refused;
-        if position <= following.told && !must_answer {
-            return;
-        }
         following.must_answer = false;
         following.told = position;
         let (window, session) = (following.window, following.session);
@@ -286,6 +271,27 @@ impl Raft {
             };
             self.answer(leader, window, outcome);
         }
+    }
+
+    /// To whom what has been taken, synced and promised is to be told, and how far that is.
+    pub(crate) fn owed_acknowledgement(&self) -> Option<(NodeId, (LogIndex, LogIndex))> {
+        let Role::Follower(Follower {
+            leader: Some(leader),
+            ..
+        }) = self.role
+        else {
+            return None;
+        };
+        let following = self.following.as_ref()?;
+        let (mut synced, mut promised) = (self.writes.synced(), self.promised());
+        if mutant!("ack before fsync") {
+            (synced, promised) = (self.tail.last().index, self.tail.last().index);
+        }
+        let matched = following.matched;
+        let position = (synced.min(matched), promised.min(matched));
+        // What was taken before a refusal still counts, and is synced later (a full disk).
+        let must_answer = following.must_answer && !following.is_refused;
+        (position > following.told || must_answer).then_some((leader, position))
     }
 
     /// Refuses a window, once: nothing of it is taken any more.

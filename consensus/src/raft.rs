@@ -51,7 +51,7 @@ pub struct Raft {
     pub(crate) announced: (Term, RoleKind, Option<NodeId>),
     pub(crate) outputs: VecDeque<Output>,
     /// The state after the last call, to compare with.
-    observed: Option<Observed>,
+    observed: Option<Box<Observed>>,
 }
 
 /// What survives a crash beside the log (paper, figure 2).
@@ -434,6 +434,16 @@ impl Raft {
 
 /// Questions.
 impl Raft {
+    /// Whether [`Raft::poll_output`] has something to put out. After most beats and their answers
+    /// it has not, so that a driver of many idle groups need not ask further.
+    pub fn has_output(&self) -> bool {
+        let must_send = match &self.role {
+            Role::Leader(leader) => leader.must_send,
+            _ => false,
+        };
+        !self.outputs.is_empty() || must_send || self.owed_acknowledgement().is_some()
+    }
+
     /// When [`Raft::handle_timeout`] is to be called next; `None` if never. A beat or an append
     /// only moves it to later: after those a driver need not look before the time it knew has
     /// come. After anything else it should.
@@ -619,7 +629,8 @@ impl Raft {
         }
     }
 
-    pub(crate) fn session_of(&self, peer: NodeId) -> Option<Session> {
+    /// The session with `peer`, if it can be reached.
+    pub fn session_of(&self, peer: NodeId) -> Option<Session> {
         self.links.get(&peer).copied()
     }
 
@@ -649,11 +660,12 @@ impl Raft {
     fn end_call(&mut self) {
         self.stage_hard_state();
         if cfg!(debug_assertions) {
-            let observed = self.observe();
+            let observed = Box::new(self.observe());
             crate::invariants::check(self);
-            if let Some(before) = self.observed.replace(observed) {
-                crate::invariants::check_delta(&before, &observed);
+            if let Some(before) = &self.observed {
+                crate::invariants::check_delta(before, &observed);
             }
+            self.observed = Some(observed);
         }
     }
 }

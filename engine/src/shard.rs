@@ -65,10 +65,13 @@ pub struct Shard<S: Storage, V: Service> {
     config: ShardConfig,
     store: Store<S>,
     pool: BufferPool,
-    partitions: BTreeMap<GroupId, Partition>,
+    /// Boxed, since a tree leaves half of its nodes free.
+    partitions: BTreeMap<GroupId, Box<Partition>>,
     /// Replicas on the disk whose create record has not been seen in this life yet.
     recovered: BTreeMap<GroupId, Restored>,
     dirty: BTreeSet<GroupId>,
+    /// The groups that are led here, as of when they were stepped last.
+    led: BTreeSet<GroupId>,
     timeouts: Timeouts,
     links: Links,
     service: V,
@@ -118,6 +121,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             partitions: BTreeMap::new(),
             recovered: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            led: BTreeSet::new(),
             timeouts: Timeouts::default(),
             service,
             ops: OpQueue::new(),
@@ -185,7 +189,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
     /// How a replica on this shard stands.
     #[must_use]
     pub fn status(&self, group: GroupId) -> Option<ReplicaStatus> {
-        self.partitions.get(&group).map(Partition::status)
+        self.partitions.get(&group).map(|it| it.status())
     }
 
     /// The groups that have a replica here, in order.
@@ -230,7 +234,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             let partitions = self.partitions.values();
             count(partitions.filter(|partition| is(partition)).count())
         };
-        let in_flight = self.partitions.values().map(Partition::appends_in_flight);
+        let in_flight = self.partitions.values().map(|it| it.appends_in_flight());
         ShardGauges {
             replicas: count(self.partitions.len()),
             leaders: of(Partition::is_leader),
@@ -378,7 +382,12 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 self.service_timeout(now);
                 return false;
             };
-            self.with_partition(now, group, Partition::handle_timeout);
+            let partition = self.partitions.get(&group);
+            match partition.and_then(|it| it.next_timeout()) {
+                // A beat has moved it to later.
+                Some(due) if due > now.monotonic => self.timeouts.set(group, Some(due)),
+                _ => self.with_partition(now, group, Partition::handle_timeout),
+            }
         }
         true
     }
@@ -401,7 +410,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             for group in std::mem::take(&mut self.dirty) {
                 self.with_partition(now, group, Partition::step);
                 self.dirty.remove(&group);
-                self.note_timeout(group);
+                self.note_stepped(group);
             }
             self.take_effects(now);
         }
@@ -424,11 +433,14 @@ impl<S: Storage, V: Service> Shard<S, V> {
         }
     }
 
-    fn note_timeout(&mut self, group: GroupId) {
-        let due = self
-            .partitions
-            .get(&group)
-            .and_then(Partition::next_timeout);
+    fn note_stepped(&mut self, group: GroupId) {
+        let partition = self.partitions.get(&group);
+        if partition.is_some_and(|it| it.is_leader()) {
+            self.led.insert(group);
+        } else {
+            self.led.remove(&group);
+        }
+        let due = partition.and_then(|it| it.next_timeout());
         self.timeouts.set(group, due);
     }
 

@@ -58,7 +58,7 @@ pub(crate) struct Group {
     /// The state that the lowest file's base carries.
     pub(crate) base_state: Buffer,
     /// The file that is being written.
-    pub(crate) active: Option<Active>,
+    pub(crate) active: Option<Box<Active>>,
     /// The number of the next file to be made.
     pub(crate) next_sequence: Sequence,
     /// Files that hold nothing of the log: the next `begin` hides them.
@@ -66,7 +66,7 @@ pub(crate) struct Group {
     /// The next file in the making.
     pub(crate) preparing: Preparing,
     pub(crate) staged: VecDeque<Staged>,
-    pub(crate) in_flight: Option<InFlight>,
+    pub(crate) in_flight: Option<Box<InFlight>>,
     pub(crate) writes: Writes,
     /// Through where the log is synced, and in which file: what the journal is told.
     pub(crate) position: Option<SyncedPosition>,

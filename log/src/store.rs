@@ -59,7 +59,8 @@ pub struct Store<S> {
     pool: BufferPool,
     salts: fastrand::Rng,
     files: Box<dyn FileSource + Send>,
-    groups: BTreeMap<GroupId, Group>,
+    /// Boxed, since a tree leaves half of its nodes free.
+    groups: BTreeMap<GroupId, Box<Group>>,
     /// Groups that may have something to do.
     dirty: BTreeSet<GroupId>,
     journal: Journal,
@@ -174,7 +175,8 @@ impl<S: Storage> Store<S> {
                 groups: self.groups.len(),
             });
         }
-        self.groups.insert(group, Group::new(group, config));
+        self.groups
+            .insert(group, Box::new(Group::new(group, config)));
         Ok(())
     }
 
@@ -430,8 +432,8 @@ impl<S: Storage> Store<S> {
     /// How many groups have entries that are damaged, and so in quarantine.
     #[must_use]
     pub fn quarantined(&self) -> usize {
-        let quarantined = |group: &&Group| group.record.quarantine.is_some();
-        self.groups.values().filter(quarantined).count()
+        let records = self.groups.values().map(|group| &group.record);
+        records.filter(|it| it.quarantine.is_some()).count()
     }
 
     /// The first entry of a group that is known to be damaged or missing, and is not mended yet.
@@ -539,12 +541,16 @@ impl<S: Storage> Store<S> {
 
     fn group(&self, group: GroupId) -> Result<&Group, GroupError> {
         let state = self.groups.get(&group).filter(|state| !state.dropping);
-        state.ok_or(GroupError::UnknownGroup(group))
+        state
+            .map(Box::as_ref)
+            .ok_or(GroupError::UnknownGroup(group))
     }
 
     fn group_mut(&mut self, group: GroupId) -> Result<&mut Group, GroupError> {
         let state = self.groups.get_mut(&group).filter(|state| !state.dropping);
-        state.ok_or(GroupError::UnknownGroup(group))
+        state
+            .map(Box::as_mut)
+            .ok_or(GroupError::UnknownGroup(group))
     }
 }
 

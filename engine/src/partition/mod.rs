@@ -136,8 +136,6 @@ pub(crate) struct Partition {
     /// The disk holds something that contradicts the leader: this replica takes part no more.
     frozen: Option<String>,
     retention_due: Duration,
-    /// Peers that can be reached.
-    peers: BTreeMap<NodeId, Session>,
     supplier: repair::Supplier,
     making_way: repair::MakingWay,
     is_disk_full: bool,
@@ -173,7 +171,6 @@ impl Partition {
             closed: restored.closed,
             frozen: None,
             retention_due: now.monotonic + retention::INTERVAL,
-            peers: BTreeMap::new(),
             supplier: repair::Supplier::default(),
             making_way: repair::MakingWay::default(),
             is_disk_full: false,
@@ -351,6 +348,11 @@ impl Partition {
             .handle_beat_ack(now.monotonic, from, session, round, exception);
     }
 
+    /// Whether the next [`step`](Self::step) has something to do that a beat has brought about.
+    pub(crate) fn has_output(&self) -> bool {
+        self.raft.has_output()
+    }
+
     /// The row for `peer`, if this replica leads and `peer` follows.
     pub(crate) fn beat_row(
         &mut self,
@@ -365,14 +367,12 @@ impl Partition {
 
     pub(crate) fn handle_peer_up(&mut self, now: Now, peer: NodeId, session: Session) {
         self.senders.retain(|(to, _), _| *to != peer);
-        self.peers.insert(peer, session);
         self.raft.handle_peer_up(now.monotonic, peer, session);
     }
 
     pub(crate) fn handle_peer_down(&mut self, now: Now, peer: NodeId, session: Session) {
         self.senders.retain(|(to, _), _| *to != peer);
         self.chunks.remove(&peer);
-        self.peers.remove(&peer);
         self.raft.handle_peer_down(now.monotonic, peer, session);
     }
 

@@ -62,8 +62,8 @@ impl Partition {
         last: log::LogIndex,
     ) {
         let replicas = self.spec.replicas.iter();
-        let there = replicas.filter_map(|node| self.peers.get_key_value(node));
-        let there: Vec<(NodeId, Session)> = there.map(|(&to, &session)| (to, session)).collect();
+        let there = replicas.filter_map(|&to| Some((to, self.raft.session_of(to)?)));
+        let there: Vec<(NodeId, Session)> = there.collect();
         if there.is_empty() || self.is_frozen() {
             return;
         }
@@ -89,7 +89,7 @@ impl Partition {
         (first, last): (LogIndex, LogIndex),
         max_bytes: u32,
     ) {
-        let Some(&session) = self.peers.get(&from) else {
+        let Some(session) = self.raft.session_of(from) else {
             return;
         };
         if self.is_frozen() || self.reads.len() >= READS_MAX {
@@ -122,7 +122,7 @@ impl Partition {
         last: log::LogIndex,
         result: Result<Vec<Entry>, ReadError>,
     ) {
-        if self.peers.get(&to.0) != Some(&to.1) {
+        if self.raft.session_of(to.0) != Some(to.1) {
             return;
         }
         let mut entries = result.unwrap_or_default();

@@ -1,6 +1,8 @@
 //! Beats: one frame per peer and interval with a row for every group that this shard leads
 //! there, and the answers to it (DESIGN.md section 5, Liveness).
 
+use std::collections::BTreeMap;
+
 use highwater_consensus::{BeatException, Lane, NodeId, Session};
 use highwater_log::storage::Storage;
 
@@ -17,7 +19,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
     /// Sends beats to the peers whose time has come.
     pub(super) fn send_beats(&mut self, now: Now) {
         while let Some(to) = self.links.take_due(now.monotonic) {
-            let groups: Vec<GroupId> = self.partitions.keys().copied().collect();
+            let groups: Vec<GroupId> = self.led.iter().copied().collect();
             for groups in groups.chunks(ROWS_MAX) {
                 self.send_rows(to, groups);
             }
@@ -71,10 +73,15 @@ impl<S: Storage, V: Service> Shard<S, V> {
         let mut exceptions = Vec::new();
         for ((group, row), place) in beats.rows.into_iter().zip(beats.places) {
             let exception = match self.partitions.get_mut(&group) {
-                Some(partition) => partition.handle_beat(now, from, session, row),
+                Some(partition) => {
+                    let exception = partition.handle_beat(now, from, session, row);
+                    if partition.has_output() {
+                        self.dirty.insert(group);
+                    }
+                    exception
+                }
                 None => Some(BeatException::Unknown),
             };
-            self.dirty.insert(group);
             add_place(&mut answered, place);
             exceptions.extend(exception.map(|exception| (place, exception)));
         }
@@ -98,27 +105,25 @@ impl<S: Storage, V: Service> Shard<S, V> {
         let Some(groups) = self.links.round(from, answers.round) else {
             return;
         };
-        let rows = answers.answered.iter().flat_map(|&(first, count)| {
-            let first = usize::try_from(first)
-                .unwrap_or(usize::MAX)
-                .min(groups.len());
-            let count = usize::try_from(count).unwrap_or(usize::MAX);
-            let end = first.saturating_add(count).min(groups.len());
-            first..end
-        });
-        // However the runs overlap, a row is answered once.
-        let rows: std::collections::BTreeSet<usize> = rows.take(ROWS_MAX).collect();
-        let rows: Vec<(u32, GroupId)> = rows
-            .into_iter()
-            .map(|row| (u32::try_from(row).expect("at most ROWS_MAX"), groups[row]))
-            .collect();
-        for (place, group) in rows {
-            let exception = answers.exceptions.iter().find(|(at, _)| *at == place);
-            let exception = exception.map(|&(_, exception)| exception);
-            if let Some(partition) = self.partitions.get_mut(&group) {
+        let exceptions: BTreeMap<u32, BeatException> = answers.exceptions.iter().copied().collect();
+        let mut answered = 0;
+        for &(first, count) in &answers.answered {
+            let end = first.saturating_add(count);
+            // However the runs overlap, a row is answered once.
+            for place in first.max(answered)..end {
+                let Some(&group) = usize::try_from(place).ok().and_then(|at| groups.get(at)) else {
+                    break;
+                };
+                let Some(partition) = self.partitions.get_mut(&group) else {
+                    continue;
+                };
+                let exception = exceptions.get(&place).copied();
                 partition.handle_beat_ack(now, from, session, answers.round, exception);
-                self.dirty.insert(group);
+                if partition.has_output() {
+                    self.dirty.insert(group);
+                }
             }
+            answered = answered.max(end);
         }
     }
 }

@@ -86,7 +86,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
         for (node, session) in self.links.peers() {
             partition.handle_peer_up(now, node, session);
         }
-        self.partitions.insert(group, partition);
+        self.partitions.insert(group, Box::new(partition));
         self.dirty.insert(group);
         if let Some((at, state)) = owner {
             self.effects.restored.push((group, at, state));
@@ -115,6 +115,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
         let was_recovered = self.recovered.remove(&group).is_some();
         self.timeouts.set(group, None);
         self.dirty.remove(&group);
+        self.led.remove(&group);
         if (self.partitions.remove(&group).is_some() || was_recovered)
             && let Err(error) = self.store.drop_group(group)
         {

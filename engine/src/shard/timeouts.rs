@@ -13,10 +13,11 @@ pub(super) struct Timeouts {
 }
 
 impl Timeouts {
-    /// `group` is due at `due`, or never.
+    /// `group` is due at `due`, or never. What was due before stays so: a timeout that is moved to
+    /// later by each beat and append is looked at when it would have come, and then set again.
     pub(super) fn set(&mut self, group: GroupId, due: Option<Duration>) {
         let before = self.by_group.get(&group).copied();
-        if before == due {
+        if before.is_some_and(|before| due.is_some_and(|due| before <= due)) {
             return;
         }
         if let Some(before) = before {
@@ -51,15 +52,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_earliest_comes_first_and_a_later_word_replaces_an_earlier_one() {
+    fn the_earliest_comes_first_and_a_later_time_waits_for_it() {
         let ms = Duration::from_millis;
         let mut timeouts = Timeouts::default();
         timeouts.set(GroupId(1), Some(ms(10)));
         timeouts.set(GroupId(2), Some(ms(20)));
         timeouts.set(GroupId(1), Some(ms(30)));
-        assert_eq!(timeouts.next(), Some(ms(20)));
+        assert_eq!(timeouts.next(), Some(ms(10)));
+        assert_eq!(timeouts.pop_due(ms(19)), Some(GroupId(1)));
         assert_eq!(timeouts.pop_due(ms(19)), None);
-        assert_eq!(timeouts.pop_due(ms(40)), Some(GroupId(2)));
+        timeouts.set(GroupId(1), Some(ms(30)));
+        timeouts.set(GroupId(2), Some(ms(15)));
+        assert_eq!(timeouts.pop_due(ms(15)), Some(GroupId(2)));
+        assert_eq!(timeouts.next(), Some(ms(30)));
         timeouts.set(GroupId(1), None);
         assert_eq!(timeouts.pop_due(ms(40)), None);
         assert_eq!(timeouts.next(), None);

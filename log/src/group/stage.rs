@@ -667,7 +667,7 @@ impl Group {
             announced: false,
             sums: None,
         });
-        self.active = Some(Active {
+        self.active = Some(Box::new(Active {
             sequence: identity.sequence,
             file: prepared.file,
             salt: identity.salt,
@@ -677,7 +677,7 @@ impl Group {
             sums: WrittenSums::new(&identity),
             writes: 0,
             begun_at: now,
-        });
+        }));
         plan
     }
 
@@ -736,7 +736,7 @@ impl Group {
         active.position = position;
         active.writes += 1;
         active.tail = data[at - at % align..at].to_vec();
-        self.in_flight.insert(InFlight {
+        self.in_flight.insert(Box::new(InFlight {
             sequence: active.sequence,
             first_write: gathered.first_write,
             through: Some(self.submitted),
@@ -747,7 +747,7 @@ impl Group {
             file: active.file,
             offset: file_offset,
             again: false,
-        })
+        }))
     }
 }
 

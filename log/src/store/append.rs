@@ -6,7 +6,6 @@ use super::{Action, Store};
 use crate::config::StoreConfig;
 use crate::event::Event;
 use crate::format::journal::GroupRecord;
-use crate::group::Group;
 use crate::group::stage::Need;
 use crate::ids::{GroupId, LogIndex};
 use crate::journal::UnitWrite;
@@ -195,14 +194,17 @@ impl<S: Storage> Store<S> {
             let groups = &mut self.groups;
             let records: Vec<GroupRecord> = update
                 .iter()
-                .filter_map(|(group, _)| groups.get_mut(group).map(Group::next_record))
+                .filter_map(|(group, _)| groups.get_mut(group).map(|group| group.next_record()))
                 .collect();
             self.journal.update(update, &records)
         } else {
             let mut written = update;
             written.extend(self.journal.take_all());
-            let records: Vec<GroupRecord> =
-                self.groups.values_mut().map(Group::next_record).collect();
+            let records: Vec<GroupRecord> = self
+                .groups
+                .values_mut()
+                .map(|it| it.next_record())
+                .collect();
             self.journal.checkpoint(written, records)
         };
         self.counters.journal_writes += 1;

@@ -72,13 +72,13 @@ impl<S: Storage> Store<S> {
             }
         }
         let now = Duration::ZERO;
-        let groups: BTreeMap<GroupId, Group> = opened
+        let groups: BTreeMap<GroupId, Box<Group>> = opened
             .into_iter()
-            .map(|(group, _)| (group.id, group))
+            .map(|(group, _)| (group.id, Box::new(group)))
             .collect();
         let dirty: BTreeSet<GroupId> = groups.keys().copied().collect();
-        let is_bad = |group: &&Group| !group.holes.is_empty() || !group.suspects.is_empty();
-        let damaged = groups.values().filter(is_bad);
+        let all = groups.values().map(Box::as_ref);
+        let damaged = all.filter(|it| !it.holes.is_empty() || !it.suspects.is_empty());
         let damaged = damaged.map(|group| (group.id, now)).collect();
         let mut store = Store {
             storage,

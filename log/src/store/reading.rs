@@ -135,7 +135,7 @@ impl<S: Storage> Store<S> {
             return Err(ReadError::Failed);
         }
         let state = self.groups.get(&group).filter(|group| !group.dropping);
-        state.ok_or(ReadError::UnknownGroup(group))
+        state.map(Box::as_ref).ok_or(ReadError::UnknownGroup(group))
     }
 
     fn start_read(&mut self, mut job: ReadJob) {

@@ -137,7 +137,7 @@ impl<S: Storage> Store<S> {
         let due = self.damaged.iter().filter(|&(_, &at)| at <= now);
         let due: Vec<GroupId> = due.map(|(&group, _)| group).collect();
         for group in due {
-            match self.groups.get(&group).and_then(repairable) {
+            match self.groups.get(&group).and_then(|state| repairable(state)) {
                 Some(Repairable::Copy(sequence)) => return self.open_damaged(group, sequence),
                 Some(Repairable::Make(gone)) => return self.make_gone(group, &gone),
                 Some(Repairable::Later) => {
@@ -344,7 +344,7 @@ impl<S: Storage> Store<S> {
     /// When a group is looked at again whose file was just repaired: at once, unless what is left
     /// to repair is that same file. Its copy is whole, so another would change nothing.
     fn due_after(&self, group: GroupId, repaired: Sequence) -> Duration {
-        match self.groups.get(&group).and_then(repairable) {
+        match self.groups.get(&group).and_then(|state| repairable(state)) {
             Some(Repairable::Copy(next)) if next == repaired => self.now + PAUSE,
             _ => self.now,
         }

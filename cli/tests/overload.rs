@@ -32,9 +32,9 @@ const OPTIONS: [&str; 4] = [
     "limits.tail_cache_bytes=8388608",
 ];
 
-/// What a node may take in: its budget and what the pools keep idle, a quarter of that, and then
-/// some for what is not counted, such as QUIC's windows; in KiB.
-const GROWTH_KIB_MAX: u64 = (64 + 16 + 32) << 10;
+/// What a node may take in: its budget, which holds what the pools keep idle, too, and then some
+/// for what is not counted, such as QUIC's windows; in KiB.
+const GROWTH_KIB_MAX: u64 = (64 + 32) << 10;
 
 /// How far from where it was the memory in use may stay: what happens to be cached.
 const REST_BYTES: u64 = 12 << 20;

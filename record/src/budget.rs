@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// What part of a budget its pools may hold idle for reuse, beside what is in use: a quarter.
-/// So the buffers of a node never take more than five quarters of its limit.
-const IDLE_DIVISOR: usize = 4;
+/// What part of a budget its pools may hold idle for reuse: half of it, as long as that and what is
+/// in use are within the limit together. Memory that is given back to the system comes again page
+/// by page.
+const IDLE_DIVISOR: usize = 2;
 
 /// A limit in bytes on memory that is alive, shared by everyone who clones it.
 ///
@@ -29,7 +30,7 @@ pub struct Budget {
 struct BudgetShared {
     limit: usize,
     used: AtomicUsize,
-    /// Bytes that lie in free lists of pools, at most `limit / IDLE_DIVISOR`.
+    /// Bytes that lie in free lists of pools.
     idle: AtomicUsize,
 }
 
@@ -106,14 +107,20 @@ impl Budget {
         }
     }
 
-    /// Counts `bytes` as idle if the idle share has room for them.
+    /// Counts `bytes`, which are not in use any more, as idle if there is room for them.
     pub(crate) fn try_idle(&self, bytes: usize) -> bool {
-        let limit = self.shared.limit / IDLE_DIVISOR;
-        let fits = |idle: usize| idle.checked_add(bytes).filter(|&total| total <= limit);
+        let limit = self.shared.limit;
+        let left = limit.saturating_sub(self.used()).min(limit / IDLE_DIVISOR);
+        let fits = |idle: usize| idle.checked_add(bytes).filter(|&total| total <= left);
         self.shared
             .idle
             .fetch_update(Relaxed, Relaxed, fits)
             .is_ok()
+    }
+
+    /// Whether idle memory must be given up for what is in use.
+    pub(crate) fn is_exceeded(&self) -> bool {
+        self.used().saturating_add(self.idle()) > self.shared.limit
     }
 
     /// Takes back `bytes` that [`try_idle`](Budget::try_idle) has counted.

@@ -132,14 +132,17 @@ impl BufferPool {
         let charge = budget.charge(bytes)?;
         let allocation = match self.shared.take(bytes) {
             Some(idle) => idle,
-            None => Allocation::new(bytes, self.shared.alignment)
-                .ok_or_else(|| budget.exhausted(bytes, budget.used()))?,
+            None => {
+                self.shared.give_up_idle();
+                Allocation::new(bytes, self.shared.alignment)
+                    .ok_or_else(|| budget.exhausted(bytes, budget.used()))?
+            }
         };
         Ok(BufferMut::over(Block {
             allocation: Some(allocation),
             home: Some(Home {
                 pool: Arc::clone(&self.shared),
-                _charge: charge,
+                charge,
             }),
         }))
     }
@@ -184,6 +187,20 @@ impl PoolShared {
         let allocation = free[class].idle.pop()?;
         self.budget.leave_idle(bytes);
         Some(allocation)
+    }
+
+    /// Gives idle memory back to the system, the largest first, where it and what is in use pass the
+    /// limit together: it has not the size that is wanted.
+    fn give_up_idle(&self) {
+        if !self.budget.is_exceeded() {
+            return;
+        }
+        let mut free = self.free();
+        for class in free.iter_mut().rev() {
+            while self.budget.is_exceeded() && class.idle.pop().is_some() {
+                self.budget.leave_idle(class.bytes);
+            }
+        }
     }
 
     fn put(&self, allocation: Allocation) {
@@ -262,7 +279,7 @@ struct Block {
 struct Home {
     pool: Arc<PoolShared>,
     /// Released after the memory has gone home, with the block.
-    _charge: Charge,
+    charge: Charge,
 }
 
 impl Block {
@@ -287,8 +304,10 @@ impl Block {
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if let (Some(allocation), Some(home)) = (self.allocation.take(), self.home.as_ref()) {
-            home.pool.put(allocation);
+        if let (Some(allocation), Some(home)) = (self.allocation.take(), self.home.take()) {
+            let Home { pool, charge } = home;
+            drop(charge);
+            pool.put(allocation);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The task that sends: takes batches that are due, puts those of one leader into one request,
 //! and sorts the answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,13 +141,16 @@ impl Sender {
     fn work(&mut self, now: Instant) -> Instant {
         self.expire(now);
         let (due, next_due) = self.accumulator.due(now);
-        for partition in due {
-            self.lane(&partition);
+        for partition in &due {
+            self.lane(partition);
         }
         self.identify(now);
         self.abandon_deposed(now);
         self.refresh(now);
-        let ready: Vec<TopicPartition> = self.lanes.keys().cloned().collect();
+        // Few of many partitions have something to send at a time.
+        let queued = self.lanes.iter().filter(|(_, lane)| lane.has_queued());
+        let mut ready: BTreeSet<TopicPartition> = queued.map(|(it, _)| it.clone()).collect();
+        ready.extend(due);
         while self.send_round(&ready, now) {}
         self.next_deadline(now, next_due)
     }
@@ -181,7 +184,7 @@ impl Sender {
     }
 
     /// One request to each leader that may have one; whether any was sent.
-    fn send_round(&mut self, partitions: &[TopicPartition], now: Instant) -> bool {
+    fn send_round(&mut self, partitions: &BTreeSet<TopicPartition>, now: Instant) -> bool {
         let mut by_leader: BTreeMap<i32, Vec<&TopicPartition>> = BTreeMap::new();
         let metadata = self.cluster.metadata();
         for partition in partitions {

@@ -2,10 +2,12 @@
 
 mod common;
 
-use common::{GROUP, Node, Recover, format, open_disk, small_files};
+use common::{GROUP, Node, Recover, format, open_disk, open_store_with, small_files};
 use highwater_log::storage::{MemoryDisk, MemoryStorage, Op, Storage, Token};
-use highwater_log::{EntryId, Event, GroupId, LogIndex, ReadError, Term, Ticket};
-use highwater_record::Offset;
+use highwater_log::{
+    Directory, EntryId, Event, Expected, GroupId, LogIndex, ReadError, Term, Ticket,
+};
+use highwater_record::{Budget, BufferPool, Offset};
 
 fn new_node() -> (MemoryDisk, Node) {
     let disk = MemoryDisk::new();
@@ -38,6 +40,36 @@ fn what_is_appended_is_persisted_and_read() {
     assert_eq!(counters.entries_per_write_max, 10);
     assert!(counters.cache_hits > 0);
     assert_eq!(counters.cache_misses, 0);
+}
+
+/// Requests and peers have taken all memory but what the cache holds: they are freed by writes alone.
+#[test]
+fn the_cache_gives_way_to_writes_where_memory_is_short() {
+    let disk = MemoryDisk::new();
+    format(&disk);
+    let mut storage = MemoryStorage::new(&disk);
+    let directory =
+        Directory::open(&mut storage, &Expected::default(), 1, common::HALF_BYTES).unwrap();
+    let pool = BufferPool::new(Budget::new(2 << 20), 4096);
+    let (mut node, _) =
+        open_store_with(storage, pool.clone(), common::config(), &directory, &[]).unwrap();
+    node.create(GROUP);
+    for _ in 0..8 {
+        node.append_sized(GROUP, 1, 100_000);
+        node.settle();
+    }
+    let mut others = Vec::new();
+    while let Ok(buffer) = pool.get(64 << 10) {
+        others.push(buffer);
+    }
+    let last = (0..8).map(|_| node.append_sized(GROUP, 1, 100_000)).last();
+    node.idle();
+    assert!(node.is_persisted(GROUP, last.unwrap()));
+    assert_eq!(
+        node.read_all(GROUP).len(),
+        16,
+        "from the disk, once there is memory"
+    );
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use highwater_record::BufferMut;
+
 use super::{Action, Store};
 use crate::config::StoreConfig;
 use crate::event::Event;
@@ -46,10 +48,14 @@ impl<S: Storage> Store<S> {
             .get_mut(&group)
             .expect("the caller looked it up");
         let most = state.write_bytes(self.now) + 2 * self.align;
-        let Ok(mut buffer) = self.pool.get(most) else {
+        let Some(mut buffer) = self.buffer_for_write(most) else {
             self.wait_for(group, BUSY_RETRY);
             return;
         };
+        let state = self
+            .groups
+            .get_mut(&group)
+            .expect("the caller looked it up");
         let gathered = state.gather(self.now);
         let active = state.active.as_mut().expect("a file was begun");
         let head = active.tail.len();
@@ -75,6 +81,18 @@ impl<S: Storage> Store<S> {
         let write = state.submit(gathered, &data, head, self.align);
         let (file, offset) = (write.file, write.offset);
         self.submit(Action::Write(group), Op::Write { file, offset, data });
+    }
+
+    /// Memory for a write. What waits to be written is freed by nothing but its write, so the cache
+    /// gives way if there is none else.
+    fn buffer_for_write(&mut self, bytes: usize) -> Option<BufferMut> {
+        loop {
+            match self.pool.get(bytes) {
+                Ok(buffer) => return Some(buffer),
+                Err(_) if self.evict_oldest() => {}
+                Err(_) => return None,
+            }
+        }
     }
 
     fn submit_again(&mut self, group: GroupId) {
@@ -168,16 +186,20 @@ impl<S: Storage> Store<S> {
         let StoreConfig {
             tail_cache_bytes, ..
         } = self.config;
-        while self.tail_bytes > tail_cache_bytes {
-            let Some((group, through, bytes)) = self.tail.pop_front() else {
-                return;
-            };
-            self.tail_bytes -= bytes;
-            if let Some(state) = self.groups.get_mut(&group) {
-                let through: LogIndex = through.min(state.synced);
-                state.cache.evict_through(through);
-            }
+        while self.tail_bytes > tail_cache_bytes && self.evict_oldest() {}
+    }
+
+    /// Evicts the synced entries of the oldest write in the cache, if there is one.
+    fn evict_oldest(&mut self) -> bool {
+        let Some((group, through, bytes)) = self.tail.pop_front() else {
+            return false;
+        };
+        self.tail_bytes -= bytes;
+        if let Some(state) = self.groups.get_mut(&group) {
+            let through: LogIndex = through.min(state.synced);
+            state.cache.evict_through(through);
         }
+        true
     }
 }
 

@@ -94,7 +94,18 @@ pub(crate) fn open_store_of<S: Storage>(
     directory: &Directory,
     groups: &[GroupId],
 ) -> Result<(Node<S>, Recovered), OpenError> {
-    let (store, recovered) = Store::open(storage, pool(), config, directory, groups)?;
+    open_store_with(storage, pool(), config, directory, groups)
+}
+
+/// Such a one whose memory is of `pool`.
+pub(crate) fn open_store_with<S: Storage>(
+    storage: S,
+    pool: BufferPool,
+    config: StoreConfig,
+    directory: &Directory,
+    groups: &[GroupId],
+) -> Result<(Node<S>, Recovered), OpenError> {
+    let (store, recovered) = Store::open(storage, pool, config, directory, groups)?;
     let node = Node {
         store,
         now: Duration::ZERO,

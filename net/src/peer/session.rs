@@ -154,6 +154,10 @@ async fn send(outbox: Arc<Outbox>, lane: Lane, mut stream: Sender) -> DownReason
     }
 }
 
+/// What part of the memory peers leave to the log: what they send is freed by being written, and a
+/// write needs memory of its own.
+const LOG_DIVISOR: usize = 16;
+
 /// Reads one lane.
 struct Reader {
     shared: Arc<Shared>,
@@ -192,11 +196,15 @@ impl Reader {
         if bytes as usize > max {
             return Err(DownReason::FrameTooLarge { lane, bytes, max });
         }
-        let pool = match lane {
-            Lane::Control => &self.shared.control_pool,
-            Lane::Append | Lane::Bulk => &self.shared.config.pool,
+        let (pool, others) = match lane {
+            Lane::Control => (&self.shared.control_pool, 0),
+            Lane::Append | Lane::Bulk => {
+                let pool = &self.shared.config.pool;
+                (pool, pool.budget().limit() / LOG_DIVISOR)
+            }
         };
-        let mut body = reserve(pool, bytes as usize, 0, &self.shared.counters.budget_waits)
+        let waits = &self.shared.counters.budget_waits;
+        let mut body = reserve(pool, bytes as usize, others, waits)
             .await
             .map_err(|_| DownReason::AboveBudget { lane, bytes })?;
         let whole = self.stream.read_buffer(&mut body, bytes as usize).await;

@@ -20,7 +20,7 @@ pub const SEGMENT_BYTES_MAX: u64 = 1 << 34;
 /// The size of a half of a new journal, in bytes, that fits most nodes: 65,000 groups.
 pub const JOURNAL_HALF_BYTES: u64 = 4 << 20;
 
-/// How much larger a group's next file is than the last that it filled.
+/// How many times as large as the last that it filled a group's next file is at most.
 pub const SEGMENT_GROWTH: u64 = 8;
 
 /// Settings of a shard's store.

@@ -163,21 +163,54 @@ impl Preparing {
     }
 }
 
-/// How large the next file is to be: eight times the last if that was at least half filled, up
-/// to `segment_bytes`; as large as the last otherwise, so that restarts do not grow a quiet
-/// group's files; in any case large enough for what must go into it.
+/// How long a file lasts at least that is more than twice as large as the one before it, at the rate
+/// at which that was filled: thousands of groups that write a little each would have a disk full of
+/// room else.
+const FILLED_IN: Duration = Duration::from_secs(10);
+
+/// The largest file that a group begins a life with, in bytes.
+const FIRST_OF_LIFE_BYTES: u64 = SEGMENT_BYTES_MIN * SEGMENT_GROWTH;
+
+/// The file before the one that is to be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Before {
+    /// Its length in bytes.
+    pub(crate) len: u64,
+    /// How much of it is written.
+    pub(crate) written: u64,
+    /// Since when it is written, if it still is.
+    pub(crate) age: Option<Duration>,
+}
+
+impl Before {
+    /// How large the next one is to be: as large again if hardly any of this was used, else twice as
+    /// large, or up to eight times if so much is written in [`FILLED_IN`]. A life begins with small
+    /// files, since all groups begin one at once.
+    fn next(&self) -> u64 {
+        let Some(age) = self.age else {
+            return self.len.min(FIRST_OF_LIFE_BYTES);
+        };
+        if self.written < self.len / 2 {
+            return self.len;
+        }
+        let grown = self.len.saturating_mul(SEGMENT_GROWTH);
+        let millis = age.as_millis().max(1);
+        let needed = u128::from(self.written) * FILLED_IN.as_millis() / millis;
+        let needed = u64::try_from(needed).unwrap_or(u64::MAX);
+        grown.min(needed.max(self.len.saturating_mul(2)))
+    }
+}
+
+/// How large the next file is to be, up to `segment_bytes`; in any case large enough for what must
+/// go into it.
 pub(crate) fn next_size(
-    last: Option<(u64, u64)>,
+    before: Option<Before>,
     segment_bytes: u64,
     first_frame: u64,
     must_hold: u64,
     align: u64,
 ) -> u64 {
-    let grown = match last {
-        None => SEGMENT_BYTES_MIN,
-        Some((len, written)) if written >= len / 2 => len.saturating_mul(SEGMENT_GROWTH),
-        Some((len, _)) => len,
-    };
+    let grown = before.map_or(SEGMENT_BYTES_MIN, |before| before.next());
     let wanted = grown.clamp(SEGMENT_BYTES_MIN, segment_bytes.max(SEGMENT_BYTES_MIN));
     wanted.max(first_frame + must_hold).next_multiple_of(align)
 }
@@ -186,14 +219,34 @@ pub(crate) fn next_size(
 mod tests {
     use super::*;
 
+    const KIB: u64 = 1 << 10;
+
+    fn size_after(len: u64, written: u64, age: Option<u64>) -> u64 {
+        let age = age.map(Duration::from_millis);
+        let before = Before { len, written, age };
+        next_size(Some(before), KIB << 10, 4096, 100, 4096)
+    }
+
     #[test]
     fn files_grow_eightfold_up_to_their_limit() {
-        let size = |last| next_size(last, 1 << 20, 4096, 100, 4096);
-        assert_eq!(size(None), 64 << 10);
-        assert_eq!(size(Some((64 << 10, 60 << 10))), 512 << 10);
-        assert_eq!(size(Some((512 << 10, 512 << 10))), 1 << 20);
-        assert_eq!(size(Some((512 << 10, 10))), 512 << 10, "hardly used");
-        assert_eq!(next_size(None, 1, 4096, 100, 4096), 64 << 10);
+        assert_eq!(next_size(None, KIB << 10, 4096, 100, 4096), 64 * KIB);
+        assert_eq!(next_size(None, 1, 4096, 100, 4096), 64 * KIB);
+        assert_eq!(size_after(64 * KIB, 60 * KIB, Some(1)), 512 * KIB);
+        assert_eq!(size_after(512 * KIB, 512 * KIB, Some(1)), KIB << 10);
+        assert_eq!(size_after(512 * KIB, 10, Some(1)), 512 * KIB, "hardly used");
+    }
+
+    #[test]
+    fn a_life_begins_with_small_files() {
+        assert_eq!(size_after(64 * KIB, 60 * KIB, None), 64 * KIB);
+        assert_eq!(size_after(1 << 30, 1 << 30, None), 512 * KIB);
+    }
+
+    #[test]
+    fn files_that_fill_slowly_grow_slowly() {
+        assert_eq!(size_after(64 * KIB, 40 * KIB, Some(0)), 512 * KIB);
+        assert_eq!(size_after(64 * KIB, 40 * KIB, Some(2_000)), 200 * KIB);
+        assert_eq!(size_after(64 * KIB, 40 * KIB, Some(9_000)), 128 * KIB);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::group::segment::SegmentState;
 use crate::ids::{GroupId, Sequence};
 use crate::paths;
 use crate::prepare::{
-    FULL_SAID_INTERVAL, NO_SPACE_RETRY, Prepared, Preparing, Source, Want, next_size,
+    Before, FULL_SAID_INTERVAL, NO_SPACE_RETRY, Prepared, Preparing, Source, Want, next_size,
 };
 use crate::storage::{Op, Output, Storage, StorageError};
 
@@ -61,10 +61,15 @@ impl<S: Storage> Store<S> {
             }
             Preparing::Idle | Preparing::NoSpace(_) => {}
         }
-        let last = state.segments.last();
-        let filled = last.map(|last| (last.len, last.written_end));
+        let age = state.active.as_ref().map(|active| active.begun_at);
+        let age = age.map(|begun_at| self.now.saturating_sub(begun_at));
+        let before = state.segments.last().map(|last| Before {
+            len: last.len,
+            written: last.written_end,
+            age,
+        });
         let size = next_size(
-            filled,
+            before,
             state.config.segment_bytes,
             u64::from(first_frame),
             room,
@@ -360,10 +365,11 @@ impl<S: Storage> Store<S> {
             None if state.no_space => 0,
             None => return Ok(()),
         };
-        let last = state
-            .segments
-            .last()
-            .map(|last| (last.len, last.written_end));
+        let last = state.segments.last().map(|last| Before {
+            len: last.len,
+            written: last.written_end,
+            age: None,
+        });
         let next = next_size(last, state.config.segment_bytes, 0, wanted, 1);
         if next > available {
             self.say_full();

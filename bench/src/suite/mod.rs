@@ -168,7 +168,7 @@ impl Measured<'_> {
             producers: if rate.is_some() { 1 } else { suite.producers },
             batching: Batching {
                 batch_bytes: if rate.is_some() { 256 << 10 } else { 1 << 20 },
-                linger: Duration::from_millis(if rate.is_some() { 1 } else { 5 }),
+                linger: Duration::from_millis(if rate.is_some() { 0 } else { 5 }),
                 memory_bytes: 16 << 20,
                 compression: Compression::None,
             },

@@ -58,35 +58,43 @@ impl WrittenSums {
         sums
     }
 
-    /// Lays a frame out behind what the buffer holds, and sums it.
-    pub(crate) fn lay_out(&mut self, frame: &GatheredFrame, buffer: &mut BufferMut) {
+    /// Lays a frame out behind what the buffer holds. Sums what is there from `from` on, and moves
+    /// that; of small frames, many at a time.
+    pub(crate) fn lay_out(
+        &mut self,
+        frame: &GatheredFrame,
+        buffer: &mut BufferMut,
+        from: &mut usize,
+    ) {
         let header = &frame.header;
+        buffer.extend_from_slice(&header.encode());
+        let mut hash = entry_hash(self.group, header);
         let is_entry = header.kind.entry().is_some();
-        self.put(&header.encode(), buffer);
-        if is_entry {
-            let mut hash = entry_hash(self.group, header);
-            for piece in frame.body.chunks(PIECE) {
-                self.put(piece, buffer);
+        for piece in frame.body.chunks(PIECE) {
+            buffer.extend_from_slice(piece);
+            if is_entry {
                 hash.update(piece);
             }
+            if buffer.len() - *from >= PIECE {
+                self.sum(buffer, from);
+            }
+        }
+        if is_entry {
             add_to_range(&mut self.ranges, header.index, hash.digest());
             self.last = Some(header.index);
-        } else {
-            for piece in frame.body.chunks(PIECE) {
-                self.put(piece, buffer);
-            }
         }
         let padding = header.frame_len() - HEADER_LEN - header.body_len();
         assert!(
             padding < FRAME_ALIGN,
             "frames are padded to their alignment"
         );
-        self.put(&[0; FRAME_ALIGN][..padding], buffer);
+        buffer.put_zeros(padding);
     }
 
-    fn put(&mut self, bytes: &[u8], buffer: &mut BufferMut) {
-        buffer.extend_from_slice(bytes);
-        self.bytes(bytes);
+    /// Sums what the buffer holds from `from` on, and moves that to its end.
+    pub(crate) fn sum(&mut self, buffer: &BufferMut, from: &mut usize) {
+        self.bytes(&buffer.as_slice()[*from..]);
+        *from = buffer.len();
     }
 
     fn bytes(&mut self, mut bytes: &[u8]) {

@@ -60,9 +60,11 @@ impl<S: Storage> Store<S> {
         let active = state.active.as_mut().expect("a file was begun");
         let head = active.tail.len();
         buffer.extend_from_slice(&active.tail);
+        let mut from = head;
         for frame in &gathered.frames {
-            active.sums.lay_out(frame, &mut buffer);
+            active.sums.lay_out(frame, &mut buffer, &mut from);
         }
+        active.sums.sum(&buffer, &mut from);
         let len = buffer.len().next_multiple_of(self.align);
         buffer.put_zeros(len - buffer.len());
         let data = buffer.freeze();

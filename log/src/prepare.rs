@@ -14,8 +14,9 @@ use crate::storage::{FileId, Preparation};
 /// twice, takes from the disk what they need.
 const BUSY_BYTES_PER_SECOND: u64 = 64 << 20;
 
-/// A write, in bytes, that takes longer than a file system's journal does over blocks that were
-/// never written: some 100 µs, whatever the size (LIMITS.md A1).
+/// How large a write is, in bytes, when zeroing its blocks ahead takes the disk about as long as the
+/// file system's journal takes over blocks that were never written: some 100 µs, whatever the size
+/// (LIMITS.md A1).
 const LARGE_WRITE_BYTES: u64 = 128 << 10;
 
 /// How long to wait before a file is asked for again that there was no room for.
@@ -178,7 +179,7 @@ pub(crate) struct Before {
     pub(crate) len: u64,
     /// How much of it is written.
     pub(crate) written: u64,
-    /// Since when it is written, if it still is.
+    /// For how long it has been written, if it still is.
     pub(crate) age: Option<Duration>,
 }
 

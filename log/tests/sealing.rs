@@ -5,9 +5,8 @@
 mod common;
 
 use common::{GROUP, Node, Recover, config, format, open_disk, open_with, small_files};
-use highwater_log::{Inspector, Item, Place, SEGMENT_BYTES_MIN};
-
 use highwater_log::storage::{MemoryDisk, MemoryStorage, Storage};
+use highwater_log::{Inspector, Item, Place, SEGMENT_BYTES_MIN};
 
 /// The files that have footers, and what is in them.
 fn sealed(disk: &MemoryDisk) -> Vec<(String, Vec<u8>)> {
@@ -45,7 +44,6 @@ fn check(mut node: Node, disk: &MemoryDisk, context: &str) {
     for file in &summed {
         assert!(found.contains(file), "{context}: {}", file.0);
     }
-    assert!(found.len() >= summed.len(), "{context}");
 }
 
 #[test]
@@ -55,7 +53,7 @@ fn files_written_by_one_life_are_sealed_without_reading_them() {
     for bytes in [1, 100, 4_096 - 72, 8_192 - 72, 20_000, 64 << 10, 300_000] {
         let disk = MemoryDisk::new();
         let mut node = node_on(&disk);
-        for nth in 0..(300_000 / bytes).clamp(8, 500) {
+        for nth in 0..(300_000 / bytes).clamp(8, 2_000) {
             node.append_sized(GROUP, 1, bytes);
             if nth % 3 == 0 {
                 node.settle();
@@ -65,6 +63,7 @@ fn files_written_by_one_life_are_sealed_without_reading_them() {
         let reads = node.store.storage().counters().bytes_read;
         node.commit_and_seal(GROUP);
         assert_eq!(node.store.storage().counters().bytes_read, reads, "{bytes}");
+        assert!(node.store.counters().files_sealed > 0, "{bytes}");
     }
 }
 

@@ -278,7 +278,7 @@ struct Block {
 
 struct Home {
     pool: Arc<PoolShared>,
-    /// Released after the memory has gone home, with the block.
+    /// Released before the memory goes home, where it is idle and not in use.
     charge: Charge,
 }
 

@@ -58,11 +58,11 @@ async fn main() -> Result<(), Error> {
         }];
         appending.push(tasks.spawn_local(async move {
             loop {
-                node.append(&partition, &records).await?;
-                appended.set(appended.get() + 1);
+                match node.append(&partition, &records).await {
+                    Ok(_) => appended.set(appended.get() + 1),
+                    Err(error) => return error,
+                }
             }
-            #[expect(unreachable_code, reason = "it says what the task ends with")]
-            Ok::<(), highwater::NodeError>(())
         }));
     }
     let counted = tasks.run_until(async {
@@ -74,7 +74,7 @@ async fn main() -> Result<(), Error> {
     let per_second = counted.await;
     for task in appending {
         if task.is_finished() {
-            task.await??;
+            return Err(task.await?.into());
         }
     }
     let megabytes = per_second * bytes as f64 / 1e6;

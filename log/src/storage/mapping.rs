@@ -15,10 +15,6 @@ use memmap2::{Advice, Mmap, MmapOptions};
 
 use super::{Mapping, StorageError, check};
 
-/// How much is read of a file, as a multiple of what is wanted now: who reads a file that is not in
-/// memory mostly goes on with what comes next.
-const READ_AHEAD: usize = 4;
-
 /// A whole sealed file, mapped.
 #[derive(Debug)]
 pub(super) struct SealedMapping {
@@ -54,10 +50,6 @@ impl Mapping for SealedMapping {
         if len == 0 {
             return Ok(());
         }
-        // Without this the kernel reads as far ahead as the device says, 128 KiB, one piece after
-        // the other. It fails where the next call fails, and that says why.
-        let ahead = len.saturating_mul(READ_AHEAD).min(self.map.len() - offset);
-        let _ = self.map.advise_range(Advice::WillNeed, offset, ahead);
         // Linux 5.14 or later. EFAULT stands for the SIGBUS that a touch would have met.
         let advised = self.map.advise_range(Advice::PopulateRead, offset, len);
         advised.map_err(|error| failed(self.path.clone(), "madvise(POPULATE_READ)", &error))

@@ -136,7 +136,8 @@ async fn nothing_is_read_while_the_budget_is_exhausted(transport: PeerTransport)
     ];
     let endpoint = second.endpoint.clone();
     until(|| endpoint.counters().budget_waits > 10).await;
-    assert!(endpoint.counters().frames_received <= 3);
+    // A third would fit, and leave the log nothing to write with.
+    assert_eq!(endpoint.counters().frames_received, 2);
     // Votes go on.
     first
         .endpoint

@@ -39,6 +39,9 @@ pub struct StoreConfig {
     pub open_files_max: usize,
     /// How soon the synced position of a group that fell idle is pushed to the journal.
     pub idle_push: Duration,
+    /// Bytes of files that nobody needs any more, kept to become new ones; 0: none are. Not kept
+    /// while the file system is nearly full.
+    pub recycle_bytes: u64,
     /// What is kept free on the file system for metadata and sealing, in bytes.
     pub reserve_bytes: u64,
     /// How much of sealed files the scrubber reads in a second, in bytes; 0: there is none.
@@ -56,6 +59,7 @@ impl Default for StoreConfig {
             map_sealed: false,
             open_files_max: 4_096,
             idle_push: Duration::from_millis(50),
+            recycle_bytes: 0,
             reserve_bytes: 64 << 20,
             scrub_bytes_per_second: 0,
             scrub_interval: Duration::from_secs(24 * 3600),

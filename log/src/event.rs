@@ -153,6 +153,8 @@ pub struct Counters {
     pub files_begun: u64,
     /// Files sealed.
     pub files_sealed: u64,
+    /// Files that were recycled: a new one was made of an old one.
+    pub files_recycled: u64,
     /// Files unlinked.
     pub files_unlinked: u64,
     /// Alarms raised.

@@ -9,7 +9,7 @@ pub(crate) mod stage;
 pub(crate) mod writes;
 pub(crate) mod written;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use highwater_record::{Buffer, Offset};
@@ -20,7 +20,7 @@ use crate::format::begin::{Begin, Reason};
 use crate::format::frame::frame_len;
 use crate::format::journal::{GroupRecord, QuarantineRecord, SyncedPosition};
 use crate::ids::{GroupId, LogIndex, Sequence, WriteId};
-use crate::prepare::Preparing;
+use crate::prepare::{Preparing, Spare};
 use crate::storage::FileId;
 use cache::EntryCache;
 use epochs::Epochs;
@@ -85,6 +85,10 @@ pub(crate) struct Group {
     /// Files to be unlinked: hidden ones, newest first, before retired ones, oldest first.
     pub(crate) hidden: VecDeque<Sequence>,
     pub(crate) retired: VecDeque<Sequence>,
+    /// Which of them can become other files, and how long they are at least, in bytes.
+    pub(crate) spares: BTreeMap<Sequence, u64>,
+    /// The one that is on its way to that.
+    pub(crate) leaving: Option<Spare>,
     /// Hidden files that are kept until the replica has rejoined.
     pub(crate) kept: Vec<Sequence>,
     /// Open files that are needed no more.
@@ -193,6 +197,8 @@ impl Group {
             cuts: 0,
             hidden: VecDeque::new(),
             retired: VecDeque::new(),
+            spares: BTreeMap::new(),
+            leaving: None,
             kept: Vec::new(),
             to_close: Vec::new(),
             unlinking: false,

@@ -55,7 +55,7 @@ pub use ids::{
 };
 pub use inspect::{Entries, FileState, GroupReport, Inspector, Item, Place, StoredEntry, TornAt};
 pub use mend::{MendError, Mended, mend};
-pub use prepare::{FileSource, FreshFiles, Source, Want};
+pub use prepare::{FileSource, FreshFiles, RecycledFiles, Source, Spare, Want};
 pub use recovery::build::{Quarantine, RecoveredGroup, TornTail};
 pub use repair::fill::FillError;
 pub use store::{LogStart, Recovered, Store};

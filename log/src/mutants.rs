@@ -67,6 +67,8 @@ pub enum Mutant {
     FailedWriteCounts,
     /// What retention frees is unlinked newest first.
     RetiredNewestFirst,
+    /// A file is recycled before it is durable that its group does not have it any more.
+    SpareNotSynced,
     /// A file that a cut ends is sealed before the cut is durable.
     SealBeforeCut,
 }
@@ -74,7 +76,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 22] = [
+    pub const ALL: [Mutant; 23] = [
         Mutant::AckBeforeWrite,
         Mutant::AckBeforePromise,
         Mutant::EntriesBeforeTerm,
@@ -96,6 +98,7 @@ impl Mutant {
         Mutant::ReadUnchecked,
         Mutant::FailedWriteCounts,
         Mutant::RetiredNewestFirst,
+        Mutant::SpareNotSynced,
         Mutant::SealBeforeCut,
     ];
 }

@@ -39,6 +39,11 @@ pub(crate) fn repair(group: GroupId, sequence: Sequence) -> String {
     format!("{PREPARE}/{group}-{:010}.repair", sequence.0)
 }
 
+/// A group's file that nobody needs any more, until it becomes another.
+pub(crate) fn spare(group: GroupId, sequence: Sequence) -> String {
+    format!("{PREPARE}/{group}-{:010}.spare", sequence.0)
+}
+
 /// A copy of a journal: 0 is `a`, 1 is `b`.
 pub(crate) fn journal(shard: u32, copy: usize) -> String {
     let letter = if copy == 0 { 'a' } else { 'b' };
@@ -77,7 +82,8 @@ pub(crate) fn is_prepared(name: &str) -> bool {
     }
     let stem = name
         .strip_suffix(".log")
-        .or_else(|| name.strip_suffix(".repair"));
+        .or_else(|| name.strip_suffix(".repair"))
+        .or_else(|| name.strip_suffix(".spare"));
     stem.and_then(|stem| stem.split_once('-'))
         .is_some_and(|(group, sequence)| {
             parse_digits(group).is_some() && parse_digits(sequence).is_some()
@@ -122,6 +128,7 @@ mod tests {
         }
         assert!(is_prepared("7-0000000012.log"));
         assert!(is_prepared("7-0000000012.repair"));
+        assert!(is_prepared("7-0000000012.spare"));
         assert!(is_prepared("identity"));
         assert!(!is_prepared("notes.txt"));
         assert!(!is_prepared("a-b.log"));

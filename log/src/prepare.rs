@@ -1,13 +1,17 @@
 //! Files are made ahead of need, in `prepare/`, and renamed into their group's directory once
 //! they are durable with their identity (docs/format.md).
 //!
-//! Where files come from stands behind [`FileSource`], so that files that retention frees can
-//! be recycled later without a change here.
+//! Where files come from stands behind [`FileSource`]: made anew, or recycled from files that
+//! nobody needs any more. A synced write over blocks that were written before costs the file
+//! system no metadata, and nothing has to be zeroed for that (LIMITS.md A1); nor has the device
+//! to discard what retention frees.
 
 use std::time::Duration;
 
 use crate::config::{SEGMENT_BYTES_MIN, SEGMENT_GROWTH};
 use crate::format::identity::FileIdentity;
+use crate::ids::{GroupId, Sequence};
+use crate::paths;
 use crate::storage::{FileId, Preparation};
 
 /// How much all groups of a store write, in bytes a second, before zeroing, which writes each byte
@@ -28,8 +32,12 @@ pub(crate) const FULL_SAID_INTERVAL: Duration = Duration::from_secs(60);
 /// What is wanted of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Want {
-    /// Its size in bytes.
+    /// Its size in bytes, if it is made anew.
     pub size: u64,
+    /// How large it must be at least, in bytes.
+    pub least: u64,
+    /// How large it may be at most, in bytes.
+    pub most: u64,
     /// The mean size of the group's writes into its last file, in bytes; nothing if it has left
     /// none in this life.
     pub write_bytes: Option<u64>,
@@ -43,12 +51,43 @@ pub struct Want {
 pub enum Source {
     /// It is made, with its blocks readied this way.
     Fresh(Preparation),
+    /// It was another file before.
+    Recycled(Spare),
 }
 
-/// Decides where new files come from.
+/// A file that nobody needs, maps or reads any more. It lies in `prepare/`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spare {
+    /// Which group it was of.
+    pub group: GroupId,
+    /// Which of the group's files it was.
+    pub sequence: Sequence,
+    /// How long it is at least, in bytes.
+    pub len: u64,
+}
+
+impl Spare {
+    pub(crate) fn path(&self) -> String {
+        paths::spare(self.group, self.sequence)
+    }
+}
+
+/// Decides where new files come from, and which old ones are kept for that.
 pub trait FileSource: std::fmt::Debug {
     /// Where the next file comes from.
     fn source(&mut self, want: &Want) -> Source;
+
+    /// Whether a file of this length would be kept.
+    fn wants(&self, len: u64) -> bool;
+
+    /// Keeps a file. Gives those that are to be unlinked for it, which may be itself.
+    fn keep(&mut self, spare: Spare) -> Vec<Spare>;
+
+    /// Bytes of the files that are kept.
+    fn kept_bytes(&self) -> u64;
+
+    /// Gives all files that are kept, to be unlinked: the disk is full.
+    fn give_up(&mut self) -> Vec<Spare>;
 }
 
 /// Makes every file anew: zeroed ahead of need, or, while the disk is busy, preallocated for groups
@@ -67,6 +106,111 @@ impl FileSource for FreshFiles {
         } else {
             Preparation::Zero
         })
+    }
+
+    fn wants(&self, _len: u64) -> bool {
+        false
+    }
+
+    fn keep(&mut self, spare: Spare) -> Vec<Spare> {
+        vec![spare]
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        0
+    }
+
+    fn give_up(&mut self) -> Vec<Spare> {
+        Vec::new()
+    }
+}
+
+/// Files that are kept at most. More of them are small ones, which are made anew as fast.
+const SPARES_MAX: usize = 64;
+
+/// Makes new files of old ones of about the size that is wanted, and others anew as
+/// [`FreshFiles`] does. What it keeps is bounded in bytes and number; if there is too much, the
+/// smallest files go first.
+#[derive(Debug, Clone)]
+pub struct RecycledFiles {
+    /// Ascending by length.
+    spares: Vec<Spare>,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl RecycledFiles {
+    /// Keeps at most so many bytes.
+    #[must_use]
+    pub const fn new(bytes_max: u64) -> RecycledFiles {
+        RecycledFiles {
+            spares: Vec::new(),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    fn take(&mut self, at: usize) -> Spare {
+        let spare = self.spares.remove(at);
+        self.bytes -= spare.len;
+        spare
+    }
+
+    /// How many of the smallest files have to go for one of this length; nothing if it is none of
+    /// the larger ones itself.
+    fn to_go_for(&self, len: u64) -> Option<usize> {
+        if len > self.bytes_max {
+            return None;
+        }
+        let (mut bytes, mut count) = (self.bytes, self.spares.len());
+        let fits =
+            |bytes: u64, count| bytes.saturating_add(len) <= self.bytes_max && count < SPARES_MAX;
+        let smaller = self.spares.iter().take_while(|spare| spare.len < len);
+        let mut gone = 0;
+        for spare in smaller {
+            if fits(bytes, count) {
+                break;
+            }
+            (bytes, count, gone) = (bytes - spare.len, count - 1, gone + 1);
+        }
+        fits(bytes, count).then_some(gone)
+    }
+}
+
+impl FileSource for RecycledFiles {
+    /// The smallest of those that are not much smaller than wanted, nor more than twice as large.
+    fn source(&mut self, want: &Want) -> Source {
+        let least = want.least.max(want.size / 2);
+        let most = want.size.max(want.most.min(want.size.saturating_mul(2)));
+        let at = self.spares.partition_point(|spare| spare.len < least);
+        match self.spares.get(at) {
+            Some(spare) if spare.len <= most => Source::Recycled(self.take(at)),
+            _ => FreshFiles.source(want),
+        }
+    }
+
+    fn wants(&self, len: u64) -> bool {
+        self.to_go_for(len).is_some()
+    }
+
+    fn keep(&mut self, spare: Spare) -> Vec<Spare> {
+        let Some(gone) = self.to_go_for(spare.len) else {
+            return vec![spare];
+        };
+        let gone = (0..gone).map(|_| self.take(0)).collect();
+        let at = self.spares.partition_point(|other| other.len < spare.len);
+        self.spares.insert(at, spare);
+        self.bytes += spare.len;
+        gone
+    }
+
+    fn kept_bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn give_up(&mut self) -> Vec<Spare> {
+        self.bytes = 0;
+        std::mem::take(&mut self.spares)
     }
 }
 
@@ -127,13 +271,22 @@ impl Prepared {
     }
 }
 
+/// A file in the making.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Making {
+    pub(crate) identity: FileIdentity,
+    pub(crate) source: Source,
+    /// The file that is recycled, while it is open under its old name.
+    pub(crate) spare_file: Option<FileId>,
+}
+
 /// How far a group's next file is.
 #[derive(Debug)]
 pub(crate) enum Preparing {
     /// Nobody has asked for it.
     Idle,
     /// It is being made.
-    Making(FileIdentity),
+    Making(Making),
     /// There was no room; to be tried again.
     NoSpace(Duration),
     /// It waits to be begun.
@@ -260,9 +413,9 @@ mod tests {
     fn large_writes_to_a_busy_disk_get_preallocated_files() {
         let source = |write_bytes, store_rate| {
             FreshFiles.source(&Want {
-                size: 1 << 20,
                 write_bytes,
                 store_rate,
+                ..want(MIB, 0, MIB)
             })
         };
         let zeroed = Source::Fresh(Preparation::Zero);
@@ -271,6 +424,85 @@ mod tests {
         assert_eq!(source(Some(1 << 20), 1 << 20), zeroed);
         let preallocated = Source::Fresh(Preparation::Preallocate);
         assert_eq!(source(Some(1 << 20), 64 << 20), preallocated);
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    fn spare(sequence: u64, len: u64) -> Spare {
+        Spare {
+            group: GroupId(1),
+            sequence: Sequence(sequence),
+            len,
+        }
+    }
+
+    fn want(size: u64, least: u64, most: u64) -> Want {
+        Want {
+            size,
+            least,
+            most,
+            write_bytes: None,
+            store_rate: 0,
+        }
+    }
+
+    #[test]
+    fn a_spare_of_about_the_size_is_recycled() {
+        let mut files = RecycledFiles::new(1_000 * MIB);
+        for (sequence, len) in [(1, 100 * MIB), (2, MIB), (3, 31 * MIB), (4, 30 * MIB)] {
+            assert_eq!(files.keep(spare(sequence, len)), []);
+        }
+        assert_eq!(files.kept_bytes(), 162 * MIB);
+        let zeroed = Source::Fresh(Preparation::Zero);
+        assert_eq!(files.source(&want(8 * MIB, 0, 128 * MIB)), zeroed);
+        let recycled = Source::Recycled(spare(4, 30 * MIB));
+        assert_eq!(files.source(&want(32 * MIB, 0, 128 * MIB)), recycled);
+        assert_eq!(files.source(&want(32 * MIB, 32 * MIB, 128 * MIB)), zeroed);
+        let recycled = Source::Recycled(spare(3, 31 * MIB));
+        assert_eq!(files.source(&want(16 * MIB, MIB, 31 * MIB)), recycled);
+        assert_eq!(
+            files.source(&want(64 * MIB, 0, 64 * MIB)),
+            zeroed,
+            "100 is too large"
+        );
+        assert_eq!(files.kept_bytes(), 101 * MIB);
+        assert_eq!(files.give_up(), [spare(2, MIB), spare(1, 100 * MIB)]);
+        assert_eq!(files.kept_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_the_smallest_go_first() {
+        let mut files = RecycledFiles::new(10 * MIB);
+        for sequence in 1..=4 {
+            assert!(files.wants(sequence * MIB));
+            assert_eq!(files.keep(spare(sequence, sequence * MIB)), []);
+        }
+        assert!(!files.wants(MIB), "nothing smaller could go");
+        assert_eq!(files.keep(spare(5, MIB)), [spare(5, MIB)]);
+        assert_eq!(
+            files.keep(spare(6, 4 * MIB)),
+            [spare(1, MIB), spare(2, 2 * MIB), spare(3, 3 * MIB)]
+        );
+        assert!(!files.wants(11 * MIB), "larger than all");
+        assert_eq!(files.kept_bytes(), 8 * MIB);
+        let mut files = RecycledFiles::new(u64::MAX);
+        for sequence in 0..SPARES_MAX as u64 {
+            assert_eq!(files.keep(spare(sequence, sequence + 2)), []);
+        }
+        assert!(!files.wants(2), "as small as the smallest");
+        assert_eq!(files.keep(spare(99, 3)), [spare(0, 2)]);
+    }
+
+    #[test]
+    fn a_source_of_nothing_keeps_nothing() {
+        for mut files in [
+            Box::new(FreshFiles) as Box<dyn FileSource>,
+            Box::new(RecycledFiles::new(0)),
+        ] {
+            assert!(!files.wants(1));
+            assert_eq!(files.keep(spare(1, 1)), [spare(1, 1)]);
+            assert_eq!(files.give_up(), []);
+        }
     }
 
     #[test]

@@ -108,7 +108,8 @@ pub(crate) struct Scan {
     pub(crate) run_end: u64,
     /// The end of the run, if the first frame is good.
     pub(crate) end: Option<Position>,
-    /// Behind the last byte that is not zero, as far as anyone looked.
+    /// Behind the last byte that is not zero, as far as anyone looked; of a recycled file behind
+    /// its last frame.
     pub(crate) written_end: u64,
     /// Where entries lie, the good ones behind the run included.
     pub(crate) points: Points,
@@ -129,6 +130,8 @@ pub(crate) struct FramesOf {
     pub(crate) group: GroupId,
     pub(crate) salt: u64,
     pub(crate) first_frame: u64,
+    /// What is no frame of this file says nothing: it may be of the one that it was before.
+    pub(crate) recycled: bool,
 }
 
 /// Reads all frames of a file of `len` bytes.
@@ -312,7 +315,7 @@ impl<'a, R: ReadAt> Scanner<'a, R> {
             let salt = self.of.salt;
             let bytes = self.window.rest(self.position)?;
             let look = find_header(bytes, |header| header_with_salt(header, salt));
-            if look.written > 0 {
+            if look.written > 0 && !self.of.recycled {
                 let end = self.position + u64_of(look.written);
                 self.scan.written_end = self.scan.written_end.max(end);
                 self.scan.frames.residue = true;

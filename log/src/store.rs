@@ -141,6 +141,8 @@ enum Action {
     Prepare(GroupId, files::PrepareStep),
     /// A step in the unlinking of a group's file.
     Unlink(GroupId, files::UnlinkStep),
+    /// The unlinking of a file that was kept to be recycled, and the sync behind it.
+    Spare(files::SpareStep),
     /// A step of a seal.
     Seal(GroupId),
     /// A step of a read.
@@ -492,6 +494,7 @@ impl<S: Storage> Store<S> {
             Action::Journal(copy) => self.journal_completed(copy, result),
             Action::Prepare(group, step) => self.prepare_completed(group, step, result),
             Action::Unlink(group, step) => self.unlink_completed(group, step, result),
+            Action::Spare(step) => self.spare_completed(step, result),
             Action::Seal(group) => self.seal_completed(group, result),
             Action::Read(job) => self.read_completed(job, result),
             Action::Repair => self.repair_completed(result),

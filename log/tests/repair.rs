@@ -435,9 +435,9 @@ fn a_group_may_go_at_any_step_of_its_repair() {
         node.settle();
         assert!(!node.failed, "after {steps} steps: {:?}", node.events);
         let files = disk.files();
-        let left = files
-            .iter()
-            .find(|it| it.starts_with("groups/") || it.starts_with("prepare/"));
+        let left = files.iter().find(|it| {
+            it.starts_with("groups/") || it.ends_with(".log") || it.ends_with(".repair")
+        });
         assert_eq!(left, None, "after {steps} steps");
     }
 }

@@ -126,6 +126,8 @@ node_counters! {
     counter files_begun;
     /// Log files sealed.
     counter files_sealed;
+    /// Log files that were recycled: a new one was made of an old one.
+    counter files_recycled;
     /// Log files unlinked.
     counter files_unlinked;
     /// Repairs of damaged log files that were begun.
@@ -299,6 +301,7 @@ impl NodeCounters {
         self.direct_bytes += log.direct_bytes;
         self.files_begun += log.files_begun;
         self.files_sealed += log.files_sealed;
+        self.files_recycled += log.files_recycled;
         self.files_unlinked += log.files_unlinked;
         self.repairs_begun += log.repairs_begun;
         self.repairs_given_up += log.repairs_given_up;

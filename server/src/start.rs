@@ -502,6 +502,7 @@ fn open_store(
         seed: getrandom::u64().map_err(|error| StartError::System(error.to_string()))?,
         tail_cache_bytes: per_shard(config.limits.tail_cache()),
         map_sealed: config.node.map_sealed,
+        recycle_bytes: config.node.recycle_bytes / u64::from(shards),
         scrub_bytes_per_second: config
             .node
             .scrub_bytes_per_second

@@ -158,6 +158,7 @@ impl Disk {
                 seed: self.rng.u64(..),
                 tail_cache_bytes: self.rng.usize(0..200_000),
                 map_sealed: self.rng.bool(),
+                recycle_bytes: self.rng.u64(0..1_000_000),
                 reserve_bytes: 0,
                 scrub_bytes_per_second: 1 << 20,
                 scrub_interval: Duration::from_secs(30),

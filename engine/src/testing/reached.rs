@@ -117,6 +117,7 @@ pub const REACHABLE: &[&str] = &[
     "a file is begun",
     "a file is sealed",
     "a file is unlinked",
+    "a file is recycled",
     "a journal is written",
     "a follower serves a read",
     "a node cannot start for want of room",

@@ -98,6 +98,7 @@ fn identity(sequence: Sequence, choice: u8, script: &mut Script<'_>) -> Vec<u8> 
         sequence,
         salt: SALT,
         size: FILE_BYTES as u64,
+        recycled: choice.is_multiple_of(2),
     }
     .encode();
     if choice < 32 {

@@ -9,6 +9,9 @@ pub const IDENTITY_VERSION: u16 = 1;
 
 const MAGIC: [u8; 4] = *b"HWSG";
 
+/// The flag of a file that was recycled.
+const RECYCLED: u16 = 1;
+
 /// Whose file it is, and which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileIdentity {
@@ -26,6 +29,9 @@ pub struct FileIdentity {
     pub salt: u64,
     /// The length that it was made with, in bytes.
     pub size: u64,
+    /// Whether it was another file before: behind what was written into it lie that one's bytes
+    /// instead of zeros, under another salt.
+    pub recycled: bool,
 }
 
 impl FileIdentity {
@@ -41,7 +47,7 @@ impl FileIdentity {
         bytes.put_u32(0);
         bytes.put(&MAGIC);
         bytes.put_u16(IDENTITY_VERSION);
-        bytes.put_u16(0);
+        bytes.put_u16(if self.recycled { RECYCLED } else { 0 });
         bytes.put_u32(self.first_frame);
         bytes.put(&self.cluster.0);
         bytes.put(&self.incarnation.0);
@@ -74,8 +80,10 @@ impl FileIdentity {
 
     fn fields(bytes: &[u8]) -> Option<FileIdentity> {
         let mut reader = Reader::new(bytes);
-        reader.take(12)?;
+        reader.take(10)?;
+        let flags = u16::from_le_bytes(reader.array()?);
         Some(FileIdentity {
+            recycled: flags & RECYCLED != 0,
             first_frame: reader.u32()?,
             cluster: ClusterId(reader.array()?),
             incarnation: Incarnation(reader.array()?),
@@ -105,6 +113,7 @@ mod tests {
             sequence: Sequence(4),
             salt: 5,
             size: 65_536,
+            recycled: false,
         }
     }
 
@@ -122,6 +131,17 @@ mod tests {
         assert_eq!(bytes[..80], expected[..]);
         assert!(bytes[80..].iter().all(|&byte| byte == 0));
         assert_eq!(FileIdentity::decode(&bytes), Ok(sample()));
+    }
+
+    #[test]
+    fn a_recycled_file_says_so() {
+        let recycled = FileIdentity {
+            recycled: true,
+            ..sample()
+        };
+        let bytes = recycled.encode();
+        assert_eq!(bytes[4..12], *b"HWSG\x01\0\x01\0");
+        assert_eq!(FileIdentity::decode(&bytes), Ok(recycled));
     }
 
     #[test]

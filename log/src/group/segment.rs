@@ -7,7 +7,7 @@ use crate::group::written::WrittenSums;
 use crate::ids::{GroupId, LogIndex, Sequence};
 use crate::points::Points;
 use crate::storage::{FileId, Mapping};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// How far a file is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub(crate) struct Segment {
     pub(crate) first_frame: u64,
     /// Its length in bytes; of a sealed file the one that it was made with.
     pub(crate) len: u64,
+    /// Whether it was another file before.
+    pub(crate) recycled: bool,
     /// Why it was begun.
     pub(crate) reason: Reason,
     /// Where its entries start.
@@ -47,6 +49,8 @@ pub(crate) struct Segment {
     pub(crate) file: Option<FileId>,
     /// Mapped, if it is sealed and was read.
     pub(crate) mapping: Option<Arc<dyn Mapping>>,
+    /// All mappings of it that may be alive, those that only readers hold among them.
+    pub(crate) mapped: Vec<Weak<dyn Mapping>>,
     /// When it was last read, as the store counts reads.
     pub(crate) last_read: u64,
     /// The entry that the newest snapshot in its footer includes.
@@ -81,6 +85,34 @@ impl Segment {
             self.end = *end;
             self.points.cut(end.before.index.next());
         }
+    }
+
+    /// It is mapped, and kept so.
+    pub(crate) fn keep_mapped(&mut self, mapping: &Arc<dyn Mapping>) {
+        self.mapped.retain(|mapping| mapping.strong_count() > 0);
+        self.mapped.push(Arc::downgrade(mapping));
+        self.mapping = Some(Arc::clone(mapping));
+    }
+
+    /// Whether anyone but the log itself has it mapped.
+    pub(crate) fn is_mapped_by_readers(&self) -> bool {
+        let mappings = self.mapped.iter().filter_map(Weak::upgrade);
+        mappings.into_iter().any(|mapping| {
+            let kept = self.mapping.as_ref();
+            let ours = kept.is_some_and(|kept| Arc::ptr_eq(kept, &mapping));
+            // The one that was just upgraded, and the one that is kept.
+            Arc::strong_count(&mapping) > 1 + usize::from(ours)
+        })
+    }
+
+    /// Its length, if it can be made another file once nobody needs it any more: it is whole,
+    /// and no reader holds on to it. At least so long, for a sealed one ends with its footer.
+    pub(crate) fn spare_len(&self) -> Option<u64> {
+        let len = match self.state {
+            SegmentState::Sealed => self.written_end,
+            SegmentState::Active | SegmentState::Closed => self.len,
+        };
+        (!self.is_mapped_by_readers()).then_some(len)
     }
 
     /// A repaired copy has taken its place. Gives the open file that is of no use any more.

@@ -245,6 +245,7 @@ pub(crate) fn frames_of(identity: &FileIdentity) -> FramesOf {
         group: identity.group,
         salt: identity.salt,
         first_frame: u64::from(identity.first_frame),
+        recycled: identity.recycled,
     }
 }
 

@@ -1,4 +1,5 @@
-//! Files: made ahead of need, unlinked when nothing needs them, and removed with their group.
+//! Files: made ahead of need, unlinked or recycled when nothing needs them, and removed with their
+//! group.
 
 use std::time::Duration;
 
@@ -13,16 +14,22 @@ use crate::group::segment::SegmentState;
 use crate::ids::{GroupId, Sequence};
 use crate::paths;
 use crate::prepare::{
-    Before, FULL_SAID_INTERVAL, NO_SPACE_RETRY, Prepared, Preparing, Source, Want, next_size,
+    Before, FULL_SAID_INTERVAL, Making, NO_SPACE_RETRY, Prepared, Preparing, Source, Spare, Want,
+    next_size,
 };
 use crate::storage::{Op, Output, Storage, StorageError};
 
-/// Steps in the making of a file, each named by the operation that is under way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Steps in the making of a file, each named by the operation that is under way, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum PrepareStep {
     MakeGroupDir,
     SyncGroups,
     Create,
+    /// A file is recycled: it may be written again.
+    Unprotect,
+    OpenSpare,
+    /// It gets its new identity, durably, before it gets its new name.
+    Stamp,
     /// A file of that name was left by an attempt that found no room.
     UnlinkLeftover,
     Rename,
@@ -35,9 +42,21 @@ pub(super) enum PrepareStep {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnlinkStep {
     Unlink,
+    /// It is kept, to become another file.
+    Spare,
     SyncGroupDir,
+    /// Until then a crash could give the group its file back.
+    SyncPrepare,
     RemoveGroupDir,
     SyncGroups,
+}
+
+/// Steps in the unlinking of a file that was kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SpareStep {
+    Unlink,
+    /// Some file systems give room back only now.
+    SyncPrepare,
 }
 
 /// Making.
@@ -68,13 +87,15 @@ impl<S: Storage> Store<S> {
             written: last.written_end,
             age,
         });
-        let size = next_size(
-            before,
-            state.config.segment_bytes,
-            u64::from(first_frame),
-            room,
-            align,
-        );
+        let segment_bytes = state.config.segment_bytes;
+        let size = next_size(before, segment_bytes, u64::from(first_frame), room, align);
+        let source = self.files.source(&Want {
+            size,
+            least: u64::from(first_frame) + room,
+            most: segment_bytes,
+            write_bytes: state.write_bytes,
+            store_rate: self.write_rate.at(self.now),
+        });
         let identity = FileIdentity {
             first_frame,
             cluster: self.owner.cluster,
@@ -82,19 +103,32 @@ impl<S: Storage> Store<S> {
             group,
             sequence: state.next_sequence,
             salt: self.salts.u64(..),
-            size,
+            size: match source {
+                Source::Fresh(_) => size,
+                Source::Recycled(spare) => spare.len,
+            },
+            recycled: matches!(source, Source::Recycled(_)),
         };
-        state.preparing = Preparing::Making(identity);
+        let making = Making {
+            identity,
+            source,
+            spare_file: None,
+        };
+        state.preparing = Preparing::Making(making);
         let step = if state.has_directory {
-            PrepareStep::Create
+            first_step(&making)
         } else {
             PrepareStep::MakeGroupDir
         };
-        self.prepare_step(group, step, &identity);
+        self.prepare_step(group, step, &making);
     }
 
-    fn prepare_step(&mut self, group: GroupId, step: PrepareStep, identity: &FileIdentity) {
-        let sequence = identity.sequence;
+    fn prepare_step(&mut self, group: GroupId, step: PrepareStep, making: &Making) {
+        let sequence = making.identity.sequence;
+        let made_at = match making.source {
+            Source::Fresh(_) => paths::prepared(group, sequence),
+            Source::Recycled(spare) => spare.path(),
+        };
         let op = match step {
             PrepareStep::MakeGroupDir => Op::MakeDir {
                 path: paths::group_dir(group),
@@ -102,12 +136,31 @@ impl<S: Storage> Store<S> {
             PrepareStep::SyncGroups => Op::SyncDir {
                 path: paths::GROUPS.to_owned(),
             },
-            PrepareStep::Create => self.create_op(group, identity),
-            PrepareStep::UnlinkLeftover => Op::Unlink {
-                path: paths::prepared(group, sequence),
+            PrepareStep::Create => Op::Create {
+                path: made_at,
+                len: making.identity.size,
+                preparation: match making.source {
+                    Source::Fresh(preparation) => preparation,
+                    Source::Recycled(_) => unreachable!("a recycled file is there"),
+                },
+                first: Buffer::aligned_copy(&making.identity.encode(), self.align),
+            },
+            PrepareStep::UnlinkLeftover => Op::Unlink { path: made_at },
+            PrepareStep::Unprotect => Op::Protect {
+                path: made_at,
+                read_only: false,
+            },
+            PrepareStep::OpenSpare => Op::Open {
+                path: made_at,
+                write: true,
+            },
+            PrepareStep::Stamp => Op::Write {
+                file: making.spare_file.expect("it was just opened"),
+                offset: 0,
+                data: Buffer::aligned_copy(&making.identity.encode(), self.align),
             },
             PrepareStep::Rename => Op::Rename {
-                from: paths::prepared(group, sequence),
+                from: made_at,
                 to: paths::segment(group, sequence),
             },
             PrepareStep::SyncGroupDir => Op::SyncDir {
@@ -124,21 +177,6 @@ impl<S: Storage> Store<S> {
         self.submit(Action::Prepare(group, step), op);
     }
 
-    fn create_op(&mut self, group: GroupId, identity: &FileIdentity) -> Op {
-        let state = self.groups.get(&group);
-        let Source::Fresh(preparation) = self.files.source(&Want {
-            size: identity.size,
-            write_bytes: state.and_then(|state| state.write_bytes),
-            store_rate: self.write_rate.at(self.now),
-        });
-        Op::Create {
-            path: paths::prepared(group, identity.sequence),
-            len: identity.size,
-            preparation,
-            first: Buffer::aligned_copy(&identity.encode(), self.align),
-        }
-    }
-
     pub(super) fn prepare_completed(
         &mut self,
         group: GroupId,
@@ -150,28 +188,59 @@ impl<S: Storage> Store<S> {
             .groups
             .get_mut(&group)
             .expect("a group outlives its operations");
-        let Preparing::Making(identity) = state.preparing else {
+        let Preparing::Making(mut making) = state.preparing else {
             unreachable!("a file is being made");
         };
         let output = match (step, result) {
             (_, Ok(output)) => output,
             (PrepareStep::Create, Err(StorageError::Exists { .. })) => {
-                return self.prepare_step(group, PrepareStep::UnlinkLeftover, &identity);
+                return self.prepare_step(group, PrepareStep::UnlinkLeftover, &making);
+            }
+            (
+                PrepareStep::Unprotect | PrepareStep::OpenSpare,
+                Err(StorageError::NotFound { .. }),
+            ) => {
+                // Something else than this program has removed it.
+                state.preparing = Preparing::Idle;
+                return;
             }
             (_, Err(error)) => return self.prepare_refused(group, step, error),
         };
         let next = match step {
-            PrepareStep::MakeGroupDir if mutant!(GroupsDirNotSynced) => PrepareStep::Create,
+            PrepareStep::MakeGroupDir if mutant!(GroupsDirNotSynced) => first_step(&making),
             PrepareStep::MakeGroupDir => PrepareStep::SyncGroups,
             PrepareStep::SyncGroups => {
                 state.has_directory = true;
-                PrepareStep::Create
+                first_step(&making)
             }
             PrepareStep::UnlinkLeftover => PrepareStep::Create,
             PrepareStep::Create => PrepareStep::Rename,
+            PrepareStep::Unprotect => PrepareStep::OpenSpare,
+            PrepareStep::OpenSpare => {
+                let Output::Opened { file, len, .. } = output else {
+                    unreachable!("opening answered {output:?}");
+                };
+                let align = u64::try_from(self.align).expect("an alignment fits into 64 bits");
+                if len < making.identity.size || !len.is_multiple_of(align) {
+                    // Something else than this program has cut it.
+                    state.to_close.push(file);
+                    state.preparing = Preparing::Idle;
+                    return self.unlink_spare_of(&making);
+                }
+                making.spare_file = Some(file);
+                making.identity.size = len;
+                state.preparing = Preparing::Making(making);
+                PrepareStep::Stamp
+            }
+            PrepareStep::Stamp => {
+                state.to_close.extend(making.spare_file.take());
+                state.preparing = Preparing::Making(making);
+                self.counters.files_recycled += 1;
+                PrepareStep::Rename
+            }
             PrepareStep::Rename => {
                 // From now on the name is taken, whatever happens.
-                state.next_sequence = identity.sequence.next();
+                state.next_sequence = making.identity.sequence.next();
                 if mutant!(GroupDirNotSynced) {
                     PrepareStep::SyncPrepare
                 } else {
@@ -185,11 +254,12 @@ impl<S: Storage> Store<S> {
                     unreachable!("opening answered {output:?}");
                 };
                 state.no_space = false;
+                let identity = making.identity;
                 state.preparing = Preparing::Ready(Prepared { file, identity });
                 return;
             }
         };
-        self.prepare_step(group, next, &identity);
+        self.prepare_step(group, next, &making);
     }
 
     /// No room, no memory or no descriptors are waited for; a sync that fails is final.
@@ -207,8 +277,19 @@ impl<S: Storage> Store<S> {
             // It is there, but cannot be opened now: it stays unused.
             state.unused.push(Sequence(state.next_sequence.0 - 1));
         }
-        state.preparing = Preparing::NoSpace(self.now + NO_SPACE_RETRY);
+        let waits = Preparing::NoSpace(self.now + NO_SPACE_RETRY);
+        let before = std::mem::replace(&mut state.preparing, waits);
         state.no_space |= no_space;
+        if let Preparing::Making(making) = before {
+            state.to_close.extend(making.spare_file);
+            if step <= PrepareStep::Rename {
+                self.unlink_spare_of(&making);
+            }
+        }
+        if no_space {
+            self.give_up_spares();
+        }
+        let state = &self.groups[&group];
         // A file that was wanted ahead of need is missed by nobody yet.
         let missed = !state.staged.is_empty()
             && matches!(state.need(self.now, 1), crate::group::stage::Need::File(_));
@@ -237,10 +318,21 @@ impl<S: Storage> Store<S> {
         let Some(sequence) = next else { return };
         state.unlinking = true;
         let path = paths::segment(group, sequence);
-        self.submit(
-            Action::Unlink(group, UnlinkStep::Unlink),
-            Op::Unlink { path },
-        );
+        let len = state.spares.remove(&sequence);
+        let (step, op) = match len.filter(|&len| self.files.wants(len)) {
+            Some(len) => {
+                let spare = Spare {
+                    group,
+                    sequence,
+                    len,
+                };
+                state.leaving = Some(spare);
+                let (from, to) = (path, spare.path());
+                (UnlinkStep::Spare, Op::Rename { from, to })
+            }
+            None => (UnlinkStep::Unlink, Op::Unlink { path }),
+        };
+        self.submit(Action::Unlink(group, step), op);
     }
 
     pub(super) fn unlink_completed(
@@ -250,25 +342,39 @@ impl<S: Storage> Store<S> {
         result: Result<Output, StorageError>,
     ) {
         self.dirty.insert(group);
-        match result {
-            // A name that is gone is what was wanted.
-            Ok(_) | Err(StorageError::NotFound { .. }) => {}
-            Err(error) => return self.fail(error),
-        }
         let state = self
             .groups
             .get_mut(&group)
             .expect("a group outlives its operations");
+        match result {
+            Ok(_) => {}
+            // A name that is gone is what was wanted.
+            Err(StorageError::NotFound { .. }) => state.leaving = None,
+            Err(error) => return self.fail(error),
+        }
         match step {
-            UnlinkStep::Unlink => {
-                self.counters.files_unlinked += 1;
+            UnlinkStep::Unlink | UnlinkStep::Spare => {
+                self.counters.files_unlinked += u64::from(step == UnlinkStep::Unlink);
                 let path = paths::group_dir(group);
                 self.submit(
                     Action::Unlink(group, UnlinkStep::SyncGroupDir),
                     Op::SyncDir { path },
                 );
             }
-            UnlinkStep::SyncGroupDir => state.unlinking = false,
+            UnlinkStep::SyncGroupDir if state.leaving.is_some() && !mutant!(SpareNotSynced) => {
+                let path = paths::PREPARE.to_owned();
+                self.submit(
+                    Action::Unlink(group, UnlinkStep::SyncPrepare),
+                    Op::SyncDir { path },
+                );
+            }
+            UnlinkStep::SyncGroupDir | UnlinkStep::SyncPrepare => {
+                state.unlinking = false;
+                if let Some(spare) = state.leaving.take() {
+                    let surplus = self.files.keep(spare);
+                    self.unlink_spares(&surplus);
+                }
+            }
             UnlinkStep::RemoveGroupDir => {
                 let path = paths::GROUPS.to_owned();
                 self.submit(
@@ -301,6 +407,14 @@ impl<S: Storage> Store<S> {
         {
             state.to_close.push(active.file);
         }
+        let files = (state.segments.iter())
+            .filter_map(|segment| Some((segment.sequence, segment.spare_len()?)));
+        let files: Vec<(Sequence, u64)> = files.collect();
+        self.note_spares(group, files);
+        let state = self
+            .groups
+            .get_mut(&group)
+            .expect("the caller looked it up");
         let mut files: Vec<Sequence> = state.leave_segments(0);
         files.append(&mut state.unused);
         files.append(&mut state.kept);
@@ -320,6 +434,67 @@ impl<S: Storage> Store<S> {
             Action::Unlink(group, UnlinkStep::RemoveGroupDir),
             Op::RemoveDir { path },
         );
+    }
+}
+
+/// Recycling.
+impl<S: Storage> Store<S> {
+    /// Notes which of the files that a group lets go of can become others, and how long they are:
+    /// none that is being read or repaired, in which its bytes would change under somebody.
+    pub(super) fn note_spares(&mut self, group: GroupId, files: Vec<(Sequence, u64)>) {
+        if self.is_repairing(group) {
+            return;
+        }
+        let unread = |&(sequence, _): &(Sequence, u64)| !self.is_being_read(group, sequence);
+        let spares: Vec<(Sequence, u64)> = files.into_iter().filter(unread).collect();
+        if let Some(state) = self.groups.get_mut(&group) {
+            state.spares.extend(spares);
+        }
+    }
+
+    fn unlink_spares(&mut self, spares: &[Spare]) {
+        for spare in spares {
+            let path = spare.path();
+            self.submit(Action::Spare(SpareStep::Unlink), Op::Unlink { path });
+        }
+    }
+
+    pub(super) fn spare_completed(
+        &mut self,
+        step: SpareStep,
+        result: Result<Output, StorageError>,
+    ) {
+        match result {
+            // A name that is gone is what was wanted.
+            Ok(_) | Err(StorageError::NotFound { .. }) => {}
+            Err(error) => return self.fail(error),
+        }
+        if step == SpareStep::Unlink {
+            self.counters.files_unlinked += 1;
+            let path = paths::PREPARE.to_owned();
+            self.submit(Action::Spare(SpareStep::SyncPrepare), Op::SyncDir { path });
+        }
+    }
+
+    /// A new file is not made of it after all.
+    fn unlink_spare_of(&mut self, making: &Making) {
+        if let Source::Recycled(spare) = making.source {
+            self.unlink_spares(&[spare]);
+        }
+    }
+
+    /// What is kept for later takes room that is needed now.
+    fn give_up_spares(&mut self) {
+        let spares = self.files.give_up();
+        self.unlink_spares(&spares);
+    }
+}
+
+/// The first step in the making of a file, once its group has a directory.
+const fn first_step(making: &Making) -> PrepareStep {
+    match making.source {
+        Source::Fresh(_) => PrepareStep::Create,
+        Source::Recycled(_) => PrepareStep::Unprotect,
     }
 }
 
@@ -410,6 +585,10 @@ impl<S: Storage> Store<S> {
         self.room.asking = false;
         if let Ok(Output::Space { available, .. }) = result {
             self.room.available = Some(available);
+            let spared = self.files.kept_bytes();
+            if spared > 0 && available < self.config.reserve_bytes.saturating_add(spared) {
+                self.give_up_spares();
+            }
         }
     }
 }

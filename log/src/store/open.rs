@@ -20,7 +20,7 @@ use crate::group::Group;
 use crate::ids::GroupId;
 use crate::journal::{Journal, JournalOf, UnitWrite};
 use crate::paths;
-use crate::prepare::{FreshFiles, Rate};
+use crate::prepare::{Rate, RecycledFiles};
 use crate::recovery::build::{blank_record, build_group, describe};
 use crate::recovery::driver::{
     GroupImage, Owner, read_group, remove_group, sync_files, unlink_hidden,
@@ -83,11 +83,11 @@ impl<S: Storage> Store<S> {
         let mut store = Store {
             storage,
             salts: fastrand::Rng::with_seed(config.seed),
-            config,
             owner,
             align,
             pool,
-            files: Box::new(FreshFiles),
+            files: Box::new(RecycledFiles::new(config.recycle_bytes)),
+            config,
             groups,
             dirty,
             journal,

@@ -384,9 +384,15 @@ impl<S: Storage> Store<S> {
 
     fn keep_mapped(&mut self, job: &ReadJob, mapping: &Arc<dyn Mapping>) {
         if let Some(segment) = self.segment_of_job(job) {
-            segment.mapping = Some(Arc::clone(mapping));
+            segment.keep_mapped(mapping);
         }
         self.limit_open_files();
+    }
+
+    /// Whether any read of this file is under way.
+    pub(super) fn is_being_read(&self, group: GroupId, sequence: Sequence) -> bool {
+        let mut jobs = self.jobs.values();
+        jobs.any(|job| (job.group, job.sequence) == (group, sequence))
     }
 
     /// Lets go of the sealed files that were read least recently, if too many are open.

@@ -179,6 +179,7 @@ impl<S: Storage> Store<S> {
             sequence: gone.sequence,
             salt,
             size: size.max(SEGMENT_BYTES_MIN).next_multiple_of(align),
+            recycled: false,
         };
         let mut job = RepairJob::making(state, gone, identity, self.align);
         tracing::info!(group = group.0, path = job.path(), "a file is made anew");

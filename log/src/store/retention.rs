@@ -68,11 +68,14 @@ impl<S: Storage> Store<S> {
             state.base_state = highwater_record::Buffer::new();
             state.epochs.forget_before(last.end.first());
         }
+        let first = state.start.first();
+        let mut spares = Vec::new();
         for segment in retired {
             state.to_close.extend(segment.file);
             state.retired.push_back(segment.sequence);
+            spares.extend(segment.spare_len().map(|len| (segment.sequence, len)));
         }
-        let first = state.start.first();
+        self.note_spares(group, spares);
         self.dirty.insert(group);
         Ok(first)
     }

@@ -44,6 +44,7 @@ pub(crate) fn config() -> StoreConfig {
     StoreConfig {
         seed: 42,
         reserve_bytes: 0,
+        recycle_bytes: 1 << 20,
         ..StoreConfig::default()
     }
 }

@@ -71,6 +71,7 @@ impl World {
             seed: self.rng.u64(..),
             tail_cache_bytes: self.rng.usize(0..200_000),
             map_sealed: self.rng.bool(),
+            recycle_bytes: self.rng.u64(0..400_000),
             ..config()
         };
         let context = format!("seed {}, crash {}", self.seed, self.crashes);

@@ -63,5 +63,6 @@ found! {
     salts_are_not_checked: SaltUnchecked,
     reads_are_not_checked: ReadUnchecked,
     retired_files_go_newest_first: RetiredNewestFirst,
+    a_file_is_recycled_too_early: SpareNotSynced,
     a_file_is_sealed_before_its_cut_is_durable: SealBeforeCut,
 }

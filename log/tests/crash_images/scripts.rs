@@ -42,7 +42,7 @@ pub(super) enum Step {
 use Step::{Append, Base, Crash, Cut, CutAmidRoll, Fill, Hold, Idle, Promise, Retain, Seal, Wrap};
 
 /// What a node's life consists of, and what meets in it.
-pub(super) const SCRIPTS: [&[Step]; 9] = [
+pub(super) const SCRIPTS: [&[Step]; 10] = [
     &[Promise, Append, Append, Promise, Append, Idle, Append],
     &[Promise, Fill, Append, Seal, Fill, Seal, Retain, Append],
     &[Promise, Append, Append, Cut, Append, Cut, Cut, Idle, Append],
@@ -57,6 +57,11 @@ pub(super) const SCRIPTS: [&[Step]; 9] = [
         Promise, Append, Hold, Fill, Fill, Append, Cut, Crash, Cut, Fill, Seal, Retain,
     ],
     &[Promise, CutAmidRoll, Append, Crash, CutAmidRoll, Seal],
+    // Files are recycled.
+    &[
+        Promise, Fill, Fill, Seal, Retain, Fill, Seal, Retain, Fill, Append, Cut, Append, Crash,
+        Append,
+    ],
 ];
 
 impl Step {

@@ -51,6 +51,8 @@ pub struct NodeSection {
     pub storage: StorageChoice,
     /// Read sealed files through mappings rather than with `pread`.
     pub map_sealed: bool,
+    /// How much of files that nobody needs is kept to be recycled, in bytes, over all shards.
+    pub recycle_bytes: u64,
     /// How much of sealed files is read again in a second, over all shards; 0: nothing.
     pub scrub_bytes_per_second: u64,
     /// How long a pass over all of them takes at least, in seconds.
@@ -171,6 +173,7 @@ impl Default for NodeSection {
             shards: 0,
             storage: StorageChoice::Auto,
             map_sealed: true,
+            recycle_bytes: 2 << 30,
             scrub_bytes_per_second: 4 << 20,
             scrub_interval_s: 24 * 3_600,
         }

@@ -52,6 +52,12 @@ pub const OPTIONS: &[OptionDoc] = &[
         text: "Read sealed files through read-only mappings; else with `pread`.",
     },
     OptionDoc {
+        key: "node.recycle_bytes",
+        text: "Bytes of log files that retention has let go of which are kept, all shards \
+               together, to become new ones: writing into them is cheaper than into new blocks. \
+               Given up while the disk is nearly full, and at each start. 0: none are kept.",
+    },
+    OptionDoc {
         key: "node.scrub_bytes_per_second",
         text: "Bytes of sealed files that the scrubber reads again in a second, all shards \
                together, to find rot while other replicas can mend it. 0: there is no scrubber.",

@@ -62,6 +62,7 @@ pub(super) fn live(life: &Life) -> anyhow::Result<()> {
         seed: rng.u64(..),
         tail_cache_bytes: rng.usize(0..200_000),
         map_sealed: rng.bool(),
+        recycle_bytes: rng.u64(0..2_000_000),
         ..config()
     };
     let (mut node, _) = open_with(held, config)?;

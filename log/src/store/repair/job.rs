@@ -112,6 +112,7 @@ struct Facts {
     start: Position,
     end: Position,
     is_sealed: bool,
+    recycled: bool,
 }
 
 /// Bytes that are being read. What the disk refuses is read again block by block.
@@ -152,6 +153,7 @@ impl RepairJob {
                 start: segment.start,
                 end: limit,
                 is_sealed: segment.state == SegmentState::Sealed,
+                recycled: segment.recycled,
             },
             file: None,
             copy: None,
@@ -199,6 +201,7 @@ impl RepairJob {
                 start: before,
                 end: behind,
                 is_sealed: false,
+                recycled: false,
             },
             file: None,
             copy: None,
@@ -232,6 +235,7 @@ impl RepairJob {
             salt: self.segment.salt,
             first_frame: self.segment.first_frame,
             len: self.len,
+            recycled: self.segment.recycled,
             reason: Reason::Cut,
             start: self.segment.start,
             end: self.segment.end,
@@ -241,6 +245,7 @@ impl RepairJob {
             protected: false,
             file: None,
             mapping: None,
+            mapped: Vec::new(),
             last_read: 0,
             snapshot_at: None,
             announced: false,
@@ -651,6 +656,7 @@ impl RepairJob {
             sequence: self.sequence,
             salt: facts.salt,
             size: facts.len,
+            recycled: facts.recycled,
         });
         self.len = match &self.footer {
             Some(_) => self.found_len,

@@ -1,4 +1,4 @@
-//! TLS 1.3 with one fixed shape: *ring*, TLS_AES_128_GCM first, no resumption, no early data.
+//! TLS 1.3 with one fixed shape: AWS-LC, TLS_AES_128_GCM first, no resumption, no early data.
 //!
 //! Between nodes both sides show a certificate of the cluster's authority, and what the verified
 //! certificate says about its holder is compared with who was expected. Towards clients only the
@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::crypto::HmacKey;
-use ring::hmac;
+use aws_lc_rs::hmac;
 use rustls::client::Resumption;
 use rustls::client::WebPkiServerVerifier;
-use rustls::crypto::{CryptoProvider, ring as ring_provider};
+use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::CertificateDer;
@@ -225,10 +225,11 @@ impl std::fmt::Debug for ClientTls {
     }
 }
 
-/// *ring* with the suites of TLS 1.3, AES-128 first: on machines with AES instructions it is the
-/// quickest by a tenth, ChaCha20 takes two and a half times its CPU.
+/// AWS-LC with the suites of TLS 1.3, AES-128 first: on machines with AES instructions it is the
+/// quickest by a tenth, ChaCha20 takes two and a half times its CPU. It has code for the vector units
+/// of newer machines that *ring* lacks (docs/performance.md).
 pub(crate) fn crypto_provider() -> Arc<CryptoProvider> {
-    use ring_provider::cipher_suite::{
+    use provider::cipher_suite::{
         TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
     };
     Arc::new(CryptoProvider {
@@ -237,7 +238,7 @@ pub(crate) fn crypto_provider() -> Arc<CryptoProvider> {
             TLS13_AES_256_GCM_SHA384,
             TLS13_CHACHA20_POLY1305_SHA256,
         ],
-        ..ring_provider::default_provider()
+        ..provider::default_provider()
     })
 }
 
@@ -383,7 +384,7 @@ pub(crate) fn raw_client(
 /// A client of an older TLS, for TCP alone: QUIC knows none.
 #[cfg(test)]
 pub(crate) fn old_client(trust: &Trust, credentials: &Credentials) -> Arc<ClientConfig> {
-    let builder = ClientConfig::builder_with_provider(ring_provider::default_provider().into())
+    let builder = ClientConfig::builder_with_provider(provider::default_provider().into())
         .with_protocol_versions(&[&rustls::version::TLS12])
         .unwrap();
     let client = raw_config(builder, trust, Some(credentials));

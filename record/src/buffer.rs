@@ -9,7 +9,7 @@
 //!
 //! # Why this is sound
 //!
-//! All memory is initialised when it is allocated (zeros) and stays so, hence reading any of it
+//! All memory is initialised when it is allocated (zeros, or what an earlier buffer left) and stays so, hence reading any of it
 //! is defined, if not always meaningful. One allocation is seen through many handles; no `&mut`
 //! ever covers a byte that a `Buffer` may see:
 //!
@@ -29,11 +29,12 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::ops::{Bound, Deref, Range, RangeBounds};
 use std::ptr::NonNull;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 
 use crate::budget::{Budget, BudgetExhausted, Charge};
+use crate::region::{PART_ALIGNMENT, Region};
 
 /// The smallest alignment of pooled memory, in bytes: a page, and a block of most disks.
 pub const ALIGNMENT_MIN: usize = 4096;
@@ -69,10 +70,16 @@ pub struct BufferPool {
 struct PoolShared {
     budget: Budget,
     alignment: usize,
-    /// Idle memory, sorted by size; a class has at most a few entries, the whole is bounded by
-    /// the budget's idle share.
+    /// Where large buffers are cut from: a quarter more than the budget allows, so that gaps that
+    /// are too small for what is wanted hold nothing up.
+    region: OnceLock<Option<Arc<Region>>>,
+    /// Idle memory of other buffers, sorted by size; a class has at most a few entries, the whole
+    /// is bounded by the budget's idle share.
     free: Mutex<Vec<FreeClass>>,
 }
+
+/// From how many bytes on a pool's buffers are cut from its region.
+const LARGE_BYTES: usize = 64 << 10;
 
 struct FreeClass {
     bytes: usize,
@@ -100,6 +107,7 @@ impl BufferPool {
             shared: Arc::new(PoolShared {
                 budget,
                 alignment: alignment.max(ALIGNMENT_MIN),
+                region: OnceLock::new(),
                 free: Mutex::new(Vec::new()),
             }),
         }
@@ -131,7 +139,7 @@ impl BufferPool {
         let bytes = size_class(capacity, self.shared.alignment);
         let charge = budget.charge(bytes)?;
         let allocation = match self.shared.take(bytes) {
-            Some(idle) => idle,
+            Some(allocation) => allocation,
             None => {
                 self.shared.give_up_idle();
                 Allocation::new(bytes, self.shared.alignment)
@@ -180,6 +188,11 @@ impl PoolShared {
     }
 
     fn take(&self, bytes: usize) -> Option<Allocation> {
+        if bytes >= LARGE_BYTES
+            && let Some(part) = self.take_part(bytes)
+        {
+            return Some(part);
+        }
         let mut free = self.free();
         let class = free
             .binary_search_by_key(&bytes, |class| class.bytes)
@@ -187,6 +200,17 @@ impl PoolShared {
         let allocation = free[class].idle.pop()?;
         self.budget.leave_idle(bytes);
         Some(allocation)
+    }
+
+    fn take_part(&self, bytes: usize) -> Option<Allocation> {
+        if self.alignment > PART_ALIGNMENT {
+            return None;
+        }
+        let limit = self.budget.limit();
+        let region = self
+            .region
+            .get_or_init(|| Region::new(limit.saturating_add(limit / 4)).map(Arc::new));
+        Allocation::part_of(region.as_ref()?, bytes)
     }
 
     /// Gives idle memory back to the system, the largest first, where it and what is in use pass the
@@ -204,6 +228,9 @@ impl PoolShared {
     }
 
     fn put(&self, allocation: Allocation) {
+        if allocation.region.is_some() {
+            return;
+        }
         let bytes = allocation.layout.size();
         if !self.budget.try_idle(bytes) {
             return;
@@ -242,6 +269,8 @@ fn size_class(bytes: usize, alignment: usize) -> usize {
 struct Allocation {
     start: NonNull<u8>,
     layout: Layout,
+    /// What it is a part of, if not of the heap.
+    region: Option<Arc<Region>>,
 }
 
 // SAFETY: an allocation is plain memory that no thread owns; who may touch which of its bytes
@@ -257,15 +286,32 @@ impl Allocation {
         let layout = Layout::from_size_align(bytes, alignment).ok()?;
         // SAFETY: the layout's size is not zero, asserted above.
         let start = NonNull::new(unsafe { alloc_zeroed(layout) })?;
-        Some(Allocation { start, layout })
+        Some(Allocation {
+            start,
+            layout,
+            region: None,
+        })
+    }
+
+    /// `bytes` of a region, zeros or what was there before; nothing if it has no gap of that size.
+    fn part_of(region: &Arc<Region>, bytes: usize) -> Option<Allocation> {
+        let layout = Layout::from_size_align(bytes, PART_ALIGNMENT).ok()?;
+        Some(Allocation {
+            start: region.take(bytes)?,
+            layout,
+            region: Some(Arc::clone(region)),
+        })
     }
 }
 
 impl Drop for Allocation {
     fn drop(&mut self) {
-        // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed only here; an
-        // allocation is dropped by the last handle or by its free list, so nobody sees it.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        // It is dropped by the last handle or by its free list, so nobody sees it.
+        match &self.region {
+            Some(region) => region.give_back(self.start, self.layout.size()),
+            // SAFETY: `start` came from `alloc_zeroed` with this layout and is freed only here.
+            None => unsafe { dealloc(self.start.as_ptr(), self.layout) },
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod ids;
 mod layout;
 mod limits;
 mod record;
+mod region;
 mod stamp;
 mod varint;
 

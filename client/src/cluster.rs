@@ -25,6 +25,11 @@ use crate::transport::Transport;
 /// takes a moment.
 const CREATION_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a topic that does not exist, and is not created by asking for it, is asked for again: the
+/// broker that answers may not have heard of it yet. It has registered with the cluster a moment ago,
+/// perhaps, or was not reached when the topic was created.
+const UNKNOWN_WAIT: Duration = Duration::from_secs(1);
+
 /// How long a topic without an answer or without any leader is asked for again.
 const METADATA_WAIT: Duration = Duration::from_secs(30);
 
@@ -331,7 +336,7 @@ impl Cluster {
                         (unknown_topic(name), CREATION_WAIT)
                     }
                     ErrorCode::UnknownTopicOrPartition if !may_be_created => {
-                        return Err(unknown_topic(name));
+                        (unknown_topic(name), UNKNOWN_WAIT)
                     }
                     ErrorCode::UnknownTopicOrPartition => (unknown_topic(name), CREATION_WAIT),
                     error => {

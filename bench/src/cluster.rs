@@ -22,6 +22,9 @@ const SEARCHES_MAX: usize = 1_000;
 /// How long a node may take to end after it was told to.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
+/// How long the files of a deleted topic may take to go.
+const EMPTY_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How often it is looked whether it has ended.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -81,6 +84,25 @@ impl LocalCluster {
             false => builder.tcp(),
         };
         Ok(builder.connect().await?)
+    }
+
+    /// Waits until no topic's files are left: a deletion goes on after it was answered.
+    ///
+    /// # Errors
+    /// When they do not go, or the folder cannot be read.
+    pub async fn wait_until_empty(&self) -> Result<()> {
+        let give_up = Instant::now() + EMPTY_PATIENCE;
+        for id in 0..self.nodes.len() {
+            let groups = self.folder.path().join(format!("node-{id}/data/groups"));
+            // The controller's stays.
+            while std::fs::read_dir(&groups)?.count() > 1 {
+                if Instant::now() > give_up {
+                    bail!("the files of a deleted topic do not go");
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        Ok(())
     }
 
     fn ca(&self) -> PathBuf {

@@ -26,8 +26,8 @@ pub(super) struct Ceilings {
     pipeline_mb_per_second: Option<f64>,
 }
 
-/// The disk's own rates: 4 KiB on blocks written before, 1 MiB on blocks only allocated, as the
-/// log's files are at these rates.
+/// The disk's own rates: 4 KiB on blocks written before, 1 MiB on blocks as the log's files have
+/// them at these rates.
 #[derive(Debug, Clone, Copy)]
 struct Disk {
     small_p50_us: u64,
@@ -47,7 +47,7 @@ impl Ceilings {
             runs: suite.runs.max(RUNS_MIN),
             run: RUN,
         };
-        let disk = measure_disk(folder, &limits, show)?;
+        let disk = measure_disk(folder, &limits, suite.files, show)?;
         let link_bytes_per_second = measure_link(&limits, suite.quic, show).await?;
         let pipeline_mb_per_second = match nodes >= REPLICAS {
             true => Some(measure_pipeline(processes, folder, suite, show).await?),
@@ -85,6 +85,7 @@ impl Ceilings {
 fn measure_disk(
     folder: &Path,
     limits: &Limits,
+    files: Files,
     show: &mut impl FnMut(Figure) -> Result<()>,
 ) -> Result<Disk> {
     let mut measured: Vec<Limit> = Vec::new();
@@ -108,8 +109,16 @@ fn measure_disk(
     };
     Ok(Disk {
         small_p50_us: find("zeroed", SIZES[0])?.latency.p50_us,
-        large_bytes_per_second: find("reserved", SIZES[2])?.bytes_per_second,
+        large_bytes_per_second: find(prepared(files), SIZES[2])?.bytes_per_second,
     })
+}
+
+/// How the blocks of such files are before they are written.
+const fn prepared(files: Files) -> &'static str {
+    match files {
+        Files::Fresh => "reserved",
+        Files::Steady => "zeroed",
+    }
 }
 
 /// Loopback, by what clients talk, as large as they would.
@@ -140,7 +149,7 @@ async fn measure_pipeline(
         runs: suite.runs,
         warm_up: suite.warm_up,
         duration: suite.duration,
-        files: Files::Fresh,
+        files: suite.files,
         peer_transport: suite.peer_transport,
         ..PipelineLoad::default()
     };

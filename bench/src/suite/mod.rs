@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::batching::Batching;
 use crate::cluster::LocalCluster;
-use crate::consume::{ConsumeLoad, consume};
+use crate::consume::{ConsumeLoad, ConsumeReport, consume};
 use crate::limits::Ceiling;
 use crate::limits::disk::Limit;
-use crate::pipeline::{PeerTransport, PipelineReport};
+use crate::pipeline::{Files, PeerTransport, PipelineReport};
 use crate::produce::{ProduceLoad, ProduceReport, produce};
 use crate::spread::Spread;
 
@@ -23,6 +23,10 @@ use ceilings::Ceilings;
 /// Bytes of a topic's log files: what is prepared ahead for all replicas must find room on one
 /// disk.
 const SEGMENT_BYTES: &str = "134217728";
+
+/// What the nodes keep to be recycled where files are steady, in bytes: all that a run writes at a
+/// gigabyte a second and more.
+const RECYCLE_BYTES: u64 = 16 << 30;
 
 /// What to measure.
 #[derive(Debug, Clone)]
@@ -45,6 +49,8 @@ pub struct Suite {
     pub quic: bool,
     /// What carries the links between nodes, and those of the bare path.
     pub peer_transport: PeerTransport,
+    /// Whether files are made for each run, or were those of the run before.
+    pub files: Files,
 }
 
 /// A figure of the suite, as it is there.
@@ -121,18 +127,31 @@ pub async fn run(
         PeerTransport::Quic => "quic",
         PeerTransport::Tcp => "tcp",
     };
-    let set = [&[format!("peer_transport={transport}")], set].concat();
+    let recycle_bytes = match suite.files {
+        Files::Fresh => 0,
+        Files::Steady => RECYCLE_BYTES,
+    };
+    let own = [
+        format!("peer_transport={transport}"),
+        format!("node.recycle_bytes={recycle_bytes}"),
+    ];
+    let set = [&own, set].concat();
     let cluster = LocalCluster::start(processes.executable, folder, nodes, &set)?;
     let client = cluster.connect(suite.quic).await?;
     let mut measured = Measured {
         client,
+        cluster: &cluster,
         pids: cluster.pids(),
         suite,
         ceilings,
         topics: 0,
     };
-    show(measured.throughput(nodes).await?)?;
-    show(measured.consume().await?)?;
+    if suite.files == Files::Steady {
+        measured.run(None).await?;
+    }
+    for figure in measured.throughput(nodes).await? {
+        show(figure)?;
+    }
     for &rate in &suite.rates {
         show(measured.latency(rate).await?)?;
     }
@@ -142,6 +161,7 @@ pub async fn run(
 
 struct Measured<'a> {
     client: Client,
+    cluster: &'a LocalCluster,
     pids: Vec<u32>,
     suite: &'a Suite,
     ceilings: Ceilings,
@@ -149,7 +169,7 @@ struct Measured<'a> {
 }
 
 impl Measured<'_> {
-    /// Each run has a topic of its own: fresh files.
+    /// Each run has a topic of its own.
     async fn topic(&mut self) -> Result<TopicName> {
         self.topics += 1;
         let topic = TopicName::new(&format!("bench-{}", self.topics))?;
@@ -180,34 +200,60 @@ impl Measured<'_> {
         }
     }
 
-    async fn produce(&mut self, rate: Option<u32>) -> Result<Vec<ProduceReport>> {
-        let mut reports = Vec::new();
-        for _ in 0..self.suite.runs {
-            let topic = self.topic().await?;
-            reports.push(produce(&self.client, &self.load(topic, rate)).await?);
-        }
-        Ok(reports)
+    /// Fills a topic, reads it back if it was filled at full speed, and deletes it: the next run has
+    /// its files, if they are kept.
+    async fn run(&mut self, rate: Option<u32>) -> Result<(ProduceReport, Option<ConsumeReport>)> {
+        let topic = self.topic().await?;
+        let produced = produce(&self.client, &self.load(topic.clone(), rate)).await?;
+        let consumed = match rate {
+            Some(_) => None,
+            None => {
+                let load = ConsumeLoad {
+                    topic: topic.clone(),
+                    server_pids: self.pids.clone(),
+                };
+                Some(consume(&self.client, &load).await?)
+            }
+        };
+        self.client.admin().delete_topic(&topic).await?;
+        self.cluster.wait_until_empty().await?;
+        Ok((produced, consumed))
     }
 
-    async fn throughput(&mut self, nodes: u16) -> Result<Figure> {
-        let reports = self.produce(None).await?;
-        let mb_per_second = spread(&reports, |it| megabytes(it.bytes_per_second));
+    async fn throughput(&mut self, nodes: u16) -> Result<[Figure; 2]> {
+        let (mut produced, mut consumed) = (Vec::new(), Vec::new());
+        for _ in 0..self.suite.runs {
+            let (filled, read) = self.run(None).await?;
+            produced.push(filled);
+            consumed.extend(read);
+        }
+        let mb_per_second = spread(&produced, |it| megabytes(it.bytes_per_second));
         let median = mb_per_second.median;
-        Ok(Figure::Throughput {
+        let throughput = Figure::Throughput {
             mb_per_second,
-            server_cpu_seconds_per_gb: spread(&reports, |it| {
+            server_cpu_seconds_per_gb: spread(&produced, |it| {
                 it.server_cpu_seconds_per_gb.unwrap_or_default()
             }),
-            client_cpu_seconds_per_gb: spread(&reports, |it| it.client_cpu_seconds_per_gb),
+            client_cpu_seconds_per_gb: spread(&produced, |it| it.client_cpu_seconds_per_gb),
             ratio_to_disk: self.ceilings.disk_ratio(median, nodes),
             ratio_to_pipeline: self.ceilings.pipeline_ratio(median),
-        })
+        };
+        let mb_per_second = spread(&consumed, |it| megabytes(it.bytes_per_second));
+        let consume = Figure::Consume {
+            mb_per_second,
+            ratio_to_loopback: self.ceilings.link_ratio(mb_per_second.median),
+            server_cpu_seconds_per_gb: spread(&consumed, |it| {
+                it.server_cpu_seconds_per_gb.unwrap_or_default()
+            }),
+        };
+        Ok([throughput, consume])
     }
 
     async fn latency(&mut self, rate: u32) -> Result<Figure> {
-        let before = self.topics;
-        let reports = self.produce(Some(rate)).await?;
-        self.delete(before + 1).await?;
+        let mut reports = Vec::new();
+        for _ in 0..self.suite.runs {
+            reports.push(self.run(Some(rate)).await?.0);
+        }
         let p50_ms = spread(&reports, |it| milliseconds(it.latency.p50_us));
         Ok(Figure::Latency {
             rate,
@@ -215,36 +261,6 @@ impl Measured<'_> {
             p99_ms: spread(&reports, |it| milliseconds(it.latency.p99_us)),
             p999_ms: spread(&reports, |it| milliseconds(it.latency.p999_us)),
             ratio_to_disk: self.ceilings.sync_ratio(p50_ms.median),
-        })
-    }
-
-    /// Frees the disk of the topics from this one on.
-    async fn delete(&self, first: u32) -> Result<()> {
-        for number in first..=self.topics {
-            let topic = TopicName::new(&format!("bench-{number}"))?;
-            self.client.admin().delete_topic(&topic).await?;
-        }
-        Ok(())
-    }
-
-    /// Reads the topics that were filled at full speed, and deletes them.
-    async fn consume(&mut self) -> Result<Figure> {
-        let mut reports = Vec::new();
-        for number in 1..=self.topics {
-            let load = ConsumeLoad {
-                topic: TopicName::new(&format!("bench-{number}"))?,
-                server_pids: self.pids.clone(),
-            };
-            reports.push(consume(&self.client, &load).await?);
-        }
-        self.delete(1).await?;
-        let mb_per_second = spread(&reports, |it| megabytes(it.bytes_per_second));
-        Ok(Figure::Consume {
-            mb_per_second,
-            ratio_to_loopback: self.ceilings.link_ratio(mb_per_second.median),
-            server_cpu_seconds_per_gb: spread(&reports, |it| {
-                it.server_cpu_seconds_per_gb.unwrap_or_default()
-            }),
         })
     }
 }

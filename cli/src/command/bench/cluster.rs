@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater_bench::suite::{self, Figure, Processes, Suite};
 use serde_json::json;
 
-use super::pipeline::{NODE_WORDS, PeerTransportName, pipeline_text};
+use super::pipeline::{FilesName, NODE_WORDS, PeerTransportName, files_text, pipeline_text};
 use super::{broken, limits, print_durability, seconds, spread_text};
 use crate::cluster::TransportName;
 use crate::exit::Failure;
@@ -50,6 +50,10 @@ pub(super) struct Arguments {
     /// What carries the links between nodes, and those of the bare path.
     #[arg(long, value_enum, default_value_t = PeerTransportName::Quic)]
     peer_transport: PeerTransportName,
+    /// How the files are that a run writes to: made for it, or those of the topic that the run
+    /// before has filled and deleted, after one run that does not count.
+    #[arg(long, value_enum, default_value_t = FilesName::Fresh)]
+    files: FilesName,
 }
 
 impl Arguments {
@@ -57,7 +61,8 @@ impl Arguments {
         let nodes = self.nodes;
         let durability = format!(
             "on disk (synced) on a quorum before the acknowledgement; {nodes} processes share this \
-             machine and one disk; files fresh"
+             machine and one disk; files {}",
+            files_text(self.files.into())
         );
         print_durability(&durability, printer)?;
         let suite = Suite {
@@ -70,6 +75,7 @@ impl Arguments {
             rates: self.rate,
             quic: self.transport == TransportName::Quic,
             peer_transport: self.peer_transport.into(),
+            files: self.files.into(),
         };
         let executable = std::env::current_exe()?;
         let show =

@@ -67,25 +67,39 @@ impl From<PeerTransportName> for PeerTransport {
     }
 }
 
+/// How files are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum FilesName {
-    /// Only allocated, as a node does for a partition that is written to fast
+pub(super) enum FilesName {
+    /// Made for this, as a node does that has nothing to recycle
     Fresh,
     /// Written once before, and used again and again
     Steady,
 }
 
-impl PipelineArguments {
-    pub(super) fn run(self, printer: Printer) -> Result<(), Failure> {
-        let files = match self.files {
+impl From<FilesName> for Files {
+    fn from(name: FilesName) -> Files {
+        match name {
             FilesName::Fresh => Files::Fresh,
             FilesName::Steady => Files::Steady,
-        };
-        let name = self.files.to_possible_value();
-        let name = name.map_or_else(String::new, |name| name.get_name().to_owned());
+        }
+    }
+}
+
+/// As the first line of a report has it.
+pub(super) const fn files_text(files: Files) -> &'static str {
+    match files {
+        Files::Fresh => "fresh",
+        Files::Steady => "steady",
+    }
+}
+
+impl PipelineArguments {
+    pub(super) fn run(self, printer: Printer) -> Result<(), Failure> {
+        let files = Files::from(self.files);
         let durability = format!(
             "on disk (synced) on two of three before the acknowledgement; all share this machine \
-             and one disk; files {name}"
+             and one disk; files {}",
+            files_text(files)
         );
         print_durability(&durability, printer)?;
         let load = PipelineLoad {

@@ -28,6 +28,7 @@ class Load:
     warm_up: float
     seconds: float
     rate: int | None = None
+    linger_ms: int = 1
 
 
 def last_line(text: str) -> dict:
@@ -81,13 +82,13 @@ class KafkaDriver:
 
 
 def produce_flags(load: Load) -> list:
-    """As `highwater bench cluster` sends: in large batches for throughput, from one producer with a
-    linger of 1 ms for latency."""
+    """As `highwater bench cluster` sends: in large batches for throughput, from one producer that lingers
+    hardly or not at all for latency."""
     flags = ["--record-bytes", load.record_bytes, "--warm-up", load.warm_up, "--seconds", load.seconds,
              "--memory-bytes", 16 << 20]
     if load.rate is None:
         return [*flags, "--producers", load.producers, "--batch-bytes", 1 << 20, "--linger-ms", 5]
-    return [*flags, "--rate", load.rate, "--producers", 1, "--batch-bytes", 256 << 10, "--linger-ms", 1]
+    return [*flags, "--rate", load.rate, "--producers", 1, "--batch-bytes", 256 << 10, "--linger-ms", load.linger_ms]
 
 
 class NatsDriver:

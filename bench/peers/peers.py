@@ -49,7 +49,7 @@ def folder_of(options: argparse.Namespace, name: str) -> Iterator[pathlib.Path]:
 @contextlib.contextmanager
 def highwater(options: argparse.Namespace) -> Iterator[dict]:
     with folder_of(options, "highwater") as folder, Servers() as servers:
-        site = HighwaterSite(options.binary, folder, servers)
+        site = HighwaterSite(options.binary, folder, servers, options.files == "steady")
         yield {
             "highwater tcp": KafkaDriver(options.binary, site, SYNCED, SEGMENT),
             "highwater quic": KafkaDriver(options.binary, site, SYNCED, SEGMENT, ca=site.ca),

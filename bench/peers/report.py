@@ -45,6 +45,7 @@ COLUMNS = [
     Column("CPU s/GB servers", "throughput", lambda it: it["server_cpu_seconds_per_gb"], 1),
     Column("with client", "throughput", all_cpu, 1),
     Column("consume MB/s", "consume", lambda it: it["bytes_per_second"] / 1e6),
+    Column("again MB/s", "consume again", lambda it: it["bytes_per_second"] / 1e6),
     Column("p50 ms", "latency", lambda it: it["p50_us"] / 1e3, 2),
     Column("p99 ms", "latency", lambda it: it["p99_us"] / 1e3, 2),
     Column("p99.9 ms", "latency", lambda it: it["p999_us"] / 1e3, 2),

@@ -37,6 +37,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="how long each is counted [10]")
     parser.add_argument("--warm-up", type=float, help="how long nothing is counted before [3]")
     parser.add_argument("--rate", type=int, default=20_000, help="records a second for latency")
+    parser.add_argument("--linger-ms", type=int, default=1, help="for latency, where Kafka is spoken [1]")
+    parser.add_argument("--files", choices=["fresh", "steady"], default="fresh",
+                        help="whether Highwater's files are made for a run, or were those of a deleted topic [fresh]")
     parser.add_argument("--record-bytes", type=int, default=1_024)
     parser.add_argument("--partitions", type=int, default=6, help="of a topic; a stream has none")
     parser.add_argument("--producers", type=int, default=4, help="for throughput, where Kafka is spoken")
@@ -61,7 +64,7 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not os.access(options.binary, os.X_OK):
         parser.error(f"{options.binary} is not there: cargo build --release")
     above_zero = [options.runs, options.seconds, options.rate, options.record_bytes, options.partitions, options.producers]
-    if min(above_zero) <= 0 or options.warm_up < 0:
+    if min(above_zero) <= 0 or min(options.warm_up, options.linger_ms) < 0:
         parser.error("runs, seconds, rate, sizes and counts are above 0")
     need = WRITTEN_MAX * (options.seconds + options.warm_up)
     if shutil.disk_usage(options.dir).free < need:
@@ -82,7 +85,8 @@ def main() -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     for name in options.only:
         print(f"durability of {name}: {PEERS[name]}")
-    print("all processes share this machine and its disk; files are fresh", flush=True)
+    print(f"all processes share this machine and its disk; files of Highwater are {options.files}, of others fresh",
+          flush=True)
     comparison = Comparison(options)
     try:
         comparison.measure()

@@ -219,7 +219,7 @@ class Turns(unittest.TestCase):
 
     def compare(self, *names: str, runs: int = 1) -> Comparison:
         options = argparse.Namespace(only=names, runs=runs, rate=20_000, record_bytes=1_024, partitions=6,
-                                     producers=4, warm_up=1.0, seconds=3.0)
+                                     producers=4, warm_up=1.0, seconds=3.0, linger_ms=1, files="fresh")
         comparison = Comparison(options)
         comparison.measure()
         return comparison

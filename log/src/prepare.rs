@@ -178,10 +178,13 @@ impl RecycledFiles {
 }
 
 impl FileSource for RecycledFiles {
-    /// The smallest of those that are not much smaller than wanted, nor more than twice as large.
+    /// The smallest of those that are not much smaller than wanted, nor larger than the next one may
+    /// be: they are there, used or not.
     fn source(&mut self, want: &Want) -> Source {
         let least = want.least.max(want.size / 2);
-        let most = want.size.max(want.most.min(want.size.saturating_mul(2)));
+        let most = want
+            .size
+            .max(want.most.min(want.size.saturating_mul(SEGMENT_GROWTH)));
         let at = self.spares.partition_point(|spare| spare.len < least);
         match self.spares.get(at) {
             Some(spare) if spare.len <= most => Source::Recycled(self.take(at)),
@@ -454,19 +457,17 @@ mod tests {
         }
         assert_eq!(files.kept_bytes(), 162 * MIB);
         let zeroed = Source::Fresh(Preparation::Zero);
-        assert_eq!(files.source(&want(8 * MIB, 0, 128 * MIB)), zeroed);
+        assert_eq!(files.source(&want(3 * MIB, 0, 128 * MIB)), zeroed);
         let recycled = Source::Recycled(spare(4, 30 * MIB));
         assert_eq!(files.source(&want(32 * MIB, 0, 128 * MIB)), recycled);
-        assert_eq!(files.source(&want(32 * MIB, 32 * MIB, 128 * MIB)), zeroed);
         let recycled = Source::Recycled(spare(3, 31 * MIB));
         assert_eq!(files.source(&want(16 * MIB, MIB, 31 * MIB)), recycled);
-        assert_eq!(
-            files.source(&want(64 * MIB, 0, 64 * MIB)),
-            zeroed,
-            "100 is too large"
-        );
+        let too_large = files.source(&want(64 * MIB, 0, 64 * MIB));
+        assert_eq!(too_large, zeroed, "100 MiB");
         assert_eq!(files.kept_bytes(), 101 * MIB);
-        assert_eq!(files.give_up(), [spare(2, MIB), spare(1, 100 * MIB)]);
+        let recycled = Source::Recycled(spare(1, 100 * MIB));
+        assert_eq!(files.source(&want(16 * MIB, 99 * MIB, 128 * MIB)), recycled);
+        assert_eq!(files.give_up(), [spare(2, MIB)]);
         assert_eq!(files.kept_bytes(), 0);
     }
 

@@ -8,9 +8,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn_proto::crypto::HmacKey;
-use aws_lc_rs::hmac;
 use rustls::client::Resumption;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs as provider};

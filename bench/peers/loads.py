@@ -95,7 +95,7 @@ class NatsDriver:
     """Our own load generator, which speaks NATS's protocol."""
 
     def __init__(self, binary: pathlib.Path, site: NatsSite):
-        self.binary, self.site = binary, site
+        self.binary, self.site, self.consumers = binary, site, 0
         self.pids = [word for pid in site.servers.pids for word in ("-server-pid", pid)]
 
     def prepare(self, stream: str, load: Load) -> None:
@@ -107,9 +107,12 @@ class NatsDriver:
         return self._run("produce", stream, *flags, seconds=load.warm_up + load.seconds + PATIENCE_S)
 
     def consume(self, stream: str) -> dict:
-        self.site.create_consumer(stream, CONSUMER)
+        # One that has read all reads nothing again.
+        self.consumers += 1
+        consumer = f"{CONSUMER}-{self.consumers}"
+        self.site.create_consumer(stream, consumer)
         records = self.site.messages(stream)
-        return self._run("consume", stream, "-stream", stream, "-consumer", CONSUMER, "-records", records)
+        return self._run("consume", stream, "-stream", stream, "-consumer", consumer, "-records", records)
 
     def remove(self, stream: str) -> None:
         self.site.delete_stream(stream)

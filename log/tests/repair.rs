@@ -41,6 +41,11 @@ fn sealed_files() -> MemoryDisk {
 
 /// So many entries of each of two terms, with bodies of so many bytes, in several files as above.
 fn files_of(entries: u64, bytes: usize) -> MemoryDisk {
+    files_with(entries, |_| bytes)
+}
+
+/// As above, with a body of so many bytes for each entry, by its index.
+fn files_with(entries: u64, bytes: impl Fn(u64) -> usize) -> MemoryDisk {
     let disk = MemoryDisk::new();
     format(&disk);
     let (mut node, _) = open_disk(&disk);
@@ -48,7 +53,8 @@ fn files_of(entries: u64, bytes: usize) -> MemoryDisk {
     for term in [1, 2] {
         node.promise(GROUP, term);
         for _ in 0..entries {
-            node.append_sized(GROUP, term, bytes);
+            let next = node.last(GROUP).index.next().0;
+            node.append_sized(GROUP, term, bytes(next));
             node.settle();
         }
     }
@@ -730,6 +736,24 @@ fn what_is_made_anew_leads_to_the_file_behind_it_or_is_not_made() {
         assert_eq!(repair(&mut node, &healthy), [], "{path}");
         drop(node);
         is_whole(&disk, &healthy, &path);
+    }
+}
+
+/// Entries that continue what lies before the hole, and not what lies behind it: of another history,
+/// which parts from this one amid the hole.
+#[test]
+fn what_fills_a_hole_leads_to_what_lies_behind_it() {
+    let healthy = sealed_files();
+    for path in inner_paths(&healthy) {
+        let disk = healthy.fork();
+        disk.remove(&path).unwrap();
+        let (mut node, recovered) = open_disk(&disk);
+        let (first, last) = holes(&recovered)[0];
+        let other = files_with(20, |index| 7_000 - usize::from(index > first + 1));
+        let errors = repair(&mut node, &other);
+        let last = LogIndex(last);
+        assert_eq!(errors, [FillError::Diverged { last }], "{path}");
+        assert!(!disk.files().contains(&path), "{path}");
     }
 }
 

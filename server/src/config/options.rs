@@ -55,7 +55,8 @@ pub const OPTIONS: &[OptionDoc] = &[
         key: "node.recycle_bytes",
         text: "Bytes of log files that retention has let go of which are kept, all shards \
                together, to become new ones: writing into them is cheaper than into new blocks. \
-               Given up while the disk is nearly full, and at each start. 0: none are kept.",
+               Given up while the disk is nearly full, and at each start. A hard link to a \
+               node's file does not keep its bytes then. 0: none are kept.",
     },
     OptionDoc {
         key: "node.scrub_bytes_per_second",

@@ -59,8 +59,8 @@ pub(super) const SCRIPTS: [&[Step]; 10] = [
     &[Promise, CutAmidRoll, Append, Crash, CutAmidRoll, Seal],
     // Files are recycled.
     &[
-        Promise, Fill, Fill, Seal, Retain, Fill, Seal, Retain, Fill, Append, Cut, Append, Crash,
-        Append,
+        Promise, Fill, Fill, Fill, Fill, Seal, Retain, Fill, Fill, Seal, Retain, Fill, Append, Cut,
+        Append, Crash, Append,
     ],
 ];
 

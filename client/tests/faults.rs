@@ -257,6 +257,24 @@ async fn what_is_not_there_is_named() {
     ));
 }
 
+/// As where a broker has registered a moment ago, and the topic was created meanwhile.
+#[tokio::test]
+async fn a_topic_that_a_broker_has_not_heard_of_is_asked_for_again() {
+    let cluster = Cluster::start(1, &[("t", 1)], 1).await;
+    let client = Client::builder()
+        .bootstrap(&cluster.bootstrap)
+        .tcp()
+        .allow_auto_topic_creation(false)
+        .connect()
+        .await
+        .unwrap();
+    cluster.set_unheard(2);
+    let producer = client.producer().build();
+    let delivery = producer.send(Record::new(&topic()).value("here")).await;
+    delivery.unwrap().await.unwrap();
+    assert_eq!(cluster.values("t", 0), ["here"]);
+}
+
 #[tokio::test]
 async fn an_absent_server_is_an_error_that_says_where() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{GROUP, Node, Recover, config, format, open_with, small_files};
 use highwater_log::storage::{MemoryDisk, MemoryStorage};
 use highwater_log::{GroupConfig, GroupId, LogIndex, Retention, StoreConfig};
@@ -43,6 +45,14 @@ fn retain_little(node: &mut Node) {
     node.settle();
 }
 
+/// A node that has let go of many files.
+fn retired_on(disk: &MemoryDisk, config: StoreConfig) -> Node {
+    let mut node = node_on(disk, config);
+    fill(&mut node, GROUP, 60);
+    retain_little(&mut node);
+    node
+}
+
 fn reopened(disk: &MemoryDisk) -> Node {
     let (node, recovered) = open_with(MemoryStorage::new(disk), recycling()).unwrap();
     assert_eq!(recovered.alarms, []);
@@ -52,9 +62,7 @@ fn reopened(disk: &MemoryDisk) -> Node {
 #[test]
 fn what_retention_frees_becomes_new_files() {
     let disk = MemoryDisk::new();
-    let mut node = node_on(&disk, recycling());
-    fill(&mut node, GROUP, 60);
-    retain_little(&mut node);
+    let mut node = retired_on(&disk, recycling());
     assert_eq!(node.store.counters().files_unlinked, 0, "all are kept");
     fill(&mut node, GROUP, 60);
     assert!(node.store.counters().files_recycled >= 8);
@@ -73,9 +81,7 @@ fn nothing_is_kept_where_nothing_may_be() {
         recycle_bytes: 0,
         ..config()
     };
-    let mut node = node_on(&disk, none);
-    fill(&mut node, GROUP, 60);
-    retain_little(&mut node);
+    let mut node = retired_on(&disk, none);
     assert!(node.store.counters().files_unlinked >= 8);
     fill(&mut node, GROUP, 60);
     assert_eq!(node.store.counters().files_recycled, 0);
@@ -159,9 +165,8 @@ fn bytes_that_a_reader_holds_do_not_change() {
 
 #[test]
 fn a_read_under_way_ends_well_and_keeps_its_file() {
-    let disk = MemoryDisk::new();
     for map_sealed in [false, true] {
-        let disk = disk.fork();
+        let disk = MemoryDisk::new();
         let config = StoreConfig {
             map_sealed,
             tail_cache_bytes: 0,
@@ -180,23 +185,24 @@ fn a_read_under_way_ends_well_and_keeps_its_file() {
     }
 }
 
+fn spares(disk: &MemoryDisk) -> usize {
+    let files = disk.files();
+    files.iter().filter(|path| path.ends_with(".spare")).count()
+}
+
+/// Leaves so much room.
+fn leave_room(disk: &MemoryDisk, bytes: usize) {
+    let len = |path: &String| disk.contents(path).unwrap().len();
+    let used: usize = disk.files().iter().map(len).sum();
+    disk.set_capacity((used + bytes) as u64);
+}
+
 #[test]
 fn what_is_kept_is_given_up_when_the_disk_is_full() {
     let disk = MemoryDisk::new();
-    let mut node = node_on(&disk, recycling());
-    fill(&mut node, GROUP, 60);
-    retain_little(&mut node);
-    let kept = |disk: &MemoryDisk| {
-        let files = disk.files();
-        files.iter().filter(|path| path.ends_with(".spare")).count()
-    };
-    assert!(kept(&disk) >= 8);
-    let lens = disk
-        .files()
-        .into_iter()
-        .map(|path| disk.contents(&path).unwrap().len());
-    let used: usize = lens.sum();
-    disk.set_capacity(used as u64 + (32 << 10));
+    let mut node = retired_on(&disk, recycling());
+    assert!(spares(&disk) >= 8);
+    leave_room(&disk, 32 << 10);
     // Files of 64 KiB are of no use to a group that writes so large entries.
     let large = GroupConfig {
         segment_bytes: 1 << 20,
@@ -207,25 +213,38 @@ fn what_is_kept_is_given_up_when_the_disk_is_full() {
     for _ in 0..50 {
         node.turn();
     }
-    assert_eq!(kept(&disk), 0);
-    node.now += std::time::Duration::from_secs(1);
+    assert_eq!(spares(&disk), 0);
+    node.now += Duration::from_secs(1);
     node.settle();
     assert_eq!(node.read_all(OTHER).len(), 1);
 }
 
 #[test]
+fn what_is_kept_is_given_up_when_room_is_asked_for_and_is_short() {
+    let disk = MemoryDisk::new();
+    let mut node = retired_on(&disk, recycling());
+    leave_room(&disk, 2 << 20);
+    node.store.reserve(GROUP, 10_000).unwrap();
+    node.settle();
+    assert!(spares(&disk) >= 8, "there is room for both");
+    leave_room(&disk, 256 << 10);
+    node.now += Duration::from_secs(2);
+    node.settle();
+    node.store.reserve(GROUP, 10_000).unwrap();
+    node.settle();
+    assert_eq!(spares(&disk), 0);
+}
+
+#[test]
 fn a_spare_that_somebody_has_removed_or_cut_is_no_failure() {
-    for cut in [false, true] {
+    for cut in [None, Some(512), Some(4_096), Some(70_001)] {
         let disk = MemoryDisk::new();
-        let mut node = node_on(&disk, recycling());
-        fill(&mut node, GROUP, 60);
-        retain_little(&mut node);
+        let mut node = retired_on(&disk, recycling());
         let files = disk.files();
         for path in files.iter().filter(|path| path.ends_with(".spare")) {
-            if cut {
-                disk.resize_file(path, 512).unwrap();
-            } else {
-                disk.remove(path).unwrap();
+            match cut {
+                Some(len) => disk.resize_file(path, len).unwrap(),
+                None => disk.remove(path).unwrap(),
             }
         }
         fill(&mut node, GROUP, 60);
@@ -239,11 +258,10 @@ fn a_spare_that_somebody_has_removed_or_cut_is_no_failure() {
 #[test]
 fn bytes_of_an_earlier_life_are_nothing_torn() {
     let disk = MemoryDisk::new();
-    let mut node = node_on(&disk, recycling());
-    fill(&mut node, GROUP, 60);
-    retain_little(&mut node);
-    fill(&mut node, GROUP, 3);
-    assert!(node.store.counters().files_recycled > 0);
+    let mut node = retired_on(&disk, recycling());
+    // The first file behind was made ahead.
+    fill(&mut node, GROUP, 20);
+    assert!(node.store.counters().files_recycled > 1);
     drop(node);
     let (_, recovered) = open_with(MemoryStorage::new(&disk), recycling()).unwrap();
     assert!(recovered.group(GROUP).torn.is_none());

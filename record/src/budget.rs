@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 
-/// What part of a budget its pools may hold idle for reuse: half of it, as long as that and what is
+/// What part of a budget its pools may hold idle for reuse, of buffers that have no region: half of it, as long as that and what is
 /// in use are within the limit together. Memory that is given back to the system comes again page
 /// by page.
 const IDLE_DIVISOR: usize = 2;
@@ -73,7 +73,7 @@ impl Budget {
         self.shared.limit
     }
 
-    /// How many bytes pools hold for reuse; not part of [`used`](Budget::used).
+    /// How many bytes pools hold for reuse, those of their regions aside; not part of [`used`](Budget::used).
     #[must_use]
     pub fn idle(&self) -> usize {
         self.shared.idle.load(Relaxed)

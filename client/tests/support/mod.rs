@@ -55,6 +55,8 @@ struct State {
     batch_bytes_max: usize,
     /// Takes requests and never answers.
     hung: Option<usize>,
+    /// How often nobody has heard of any topic yet that is asked for.
+    unheard: u32,
 }
 
 #[derive(Default)]
@@ -145,6 +147,7 @@ impl Cluster {
             rng: fastrand::Rng::with_seed(seed),
             batch_bytes_max: usize::MAX,
             hung: None,
+            unheard: 0,
         };
         let state = Arc::new(Mutex::new(state));
         let addresses: Vec<_> = ports
@@ -159,6 +162,11 @@ impl Cluster {
 
     pub(crate) fn set_faults(&self, faults: Faults) {
         self.state.lock().unwrap().faults = faults;
+    }
+
+    /// So many requests are told that there is no such topic.
+    pub(crate) fn set_unheard(&self, requests: u32) {
+        self.state.lock().unwrap().unheard = requests;
     }
 
     pub(crate) fn set_batch_bytes_max(&self, bytes: usize) {
@@ -303,7 +311,10 @@ impl State {
         Reaction::Answer(response)
     }
 
-    fn metadata(&self, request: &MetadataRequest) -> MetadataResponse {
+    fn metadata(&mut self, request: &MetadataRequest) -> MetadataResponse {
+        let asks = request.topics.as_ref().is_some_and(|it| !it.is_empty());
+        let is_unheard = asks && self.unheard > 0;
+        self.unheard -= u32::from(is_unheard);
         let brokers = self.ports.iter().zip(0..).map(|(port, id)| {
             MetadataResponseBroker::default()
                 .with_node_id(BrokerId(id))
@@ -320,13 +331,18 @@ impl State {
         MetadataResponse::default()
             .with_brokers(brokers.collect())
             .with_controller_id(BrokerId(0))
-            .with_topics(names.iter().map(|name| self.topic_metadata(name)).collect())
+            .with_topics(
+                names
+                    .iter()
+                    .map(|name| self.topic_metadata(name, is_unheard))
+                    .collect(),
+            )
     }
 
-    fn topic_metadata(&self, name: &str) -> MetadataResponseTopic {
+    fn topic_metadata(&self, name: &str, is_unheard: bool) -> MetadataResponseTopic {
         let topic = MetadataResponseTopic::default()
             .with_name(Some(StrBytes::from_string(name.to_owned()).into()));
-        let Some(logs) = self.topics.get(name) else {
+        let Some(logs) = self.topics.get(name).filter(|_| !is_unheard) else {
             return topic.with_error_code(ErrorCode::UnknownTopicOrPartition.code());
         };
         let partitions = logs.iter().zip(0..).map(|(log, index)| {

@@ -94,25 +94,16 @@ impl Segment {
         self.mapping = Some(Arc::clone(mapping));
     }
 
-    /// Whether anyone but the log itself has it mapped.
-    pub(crate) fn is_mapped_by_readers(&self) -> bool {
-        let mappings = self.mapped.iter().filter_map(Weak::upgrade);
-        mappings.into_iter().any(|mapping| {
-            let kept = self.mapping.as_ref();
-            let ours = kept.is_some_and(|kept| Arc::ptr_eq(kept, &mapping));
-            // The one that was just upgraded, and the one that is kept.
-            Arc::strong_count(&mapping) > 1 + usize::from(ours)
-        })
-    }
-
-    /// Its length, if it can be made another file once nobody needs it any more: it is whole,
-    /// and no reader holds on to it. At least so long, for a sealed one ends with its footer.
-    pub(crate) fn spare_len(&self) -> Option<u64> {
+    /// The log lets go of it. Its length, if it can be made another file then: no reader has it
+    /// mapped. At least so long, for a sealed one ends with its footer.
+    pub(crate) fn spare_len(&mut self) -> Option<u64> {
+        self.mapping = None;
         let len = match self.state {
             SegmentState::Sealed => self.written_end,
             SegmentState::Active | SegmentState::Closed => self.len,
         };
-        (!self.is_mapped_by_readers()).then_some(len)
+        let mut mapped = self.mapped.iter();
+        mapped.all(|it| it.strong_count() == 0).then_some(len)
     }
 
     /// A repaired copy has taken its place. Gives the open file that is of no use any more.

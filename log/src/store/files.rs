@@ -407,7 +407,7 @@ impl<S: Storage> Store<S> {
         {
             state.to_close.push(active.file);
         }
-        let files = (state.segments.iter())
+        let files = (state.segments.iter_mut())
             .filter_map(|segment| Some((segment.sequence, segment.spare_len()?)));
         let files: Vec<(Sequence, u64)> = files.collect();
         self.note_spares(group, files);

@@ -70,7 +70,7 @@ impl<S: Storage> Store<S> {
         }
         let first = state.start.first();
         let mut spares = Vec::new();
-        for segment in retired {
+        for mut segment in retired {
             state.to_close.extend(segment.file);
             state.retired.push_back(segment.sequence);
             spares.extend(segment.spare_len().map(|len| (segment.sequence, len)));

@@ -14,6 +14,9 @@ use crate::varint::{put_varint, put_varlong, varint_len, varlong_len};
 /// The most bytes of a batch: its length field is an `i32`.
 const BATCH_BYTES_CEILING: usize = 1 << 30;
 
+/// By how much a batch's room grows. What is not used is given back when it is sealed.
+const GROWTH: usize = 8;
+
 /// Collects records and seals them as a batch.
 ///
 /// ```
@@ -130,7 +133,9 @@ impl RecordBatchBuilder {
             value,
             headers,
         };
-        self.admit(content.total_len())?;
+        let record_bytes = content.total_len();
+        self.admit(record_bytes)?;
+        self.make_room(record_bytes);
         content.put(&mut self.bytes);
         self.max_timestamp = match self.count {
             0 => timestamp,
@@ -148,6 +153,21 @@ impl RecordBatchBuilder {
             true => Ok(()),
             false => Err(AppendError::Full { bytes, limit }),
         }
+    }
+
+    /// Makes room for an admitted record. Large batches get all that they may take before long:
+    /// doubling would copy each of their bytes once more.
+    fn make_room(&mut self, record_bytes: usize) {
+        let needed = self.bytes.len() + record_bytes;
+        if needed <= self.bytes.capacity() {
+            return;
+        }
+        let next = self.bytes.capacity().saturating_mul(GROWTH).max(needed);
+        let room = match next < self.bytes_max / 2 {
+            true => next,
+            false => self.bytes_max,
+        };
+        self.bytes.reserve_exact(room - self.bytes.len());
     }
 
     /// How many records there are.
@@ -203,6 +223,9 @@ impl RecordBatchBuilder {
                 .map_err(|source| SealError::Compress { codec, source })?;
         }
         self.write_header();
+        if self.bytes.capacity() / 2 > self.bytes.len() {
+            self.bytes.shrink_to_fit();
+        }
         Ok(self.bytes)
     }
 

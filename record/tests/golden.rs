@@ -65,6 +65,25 @@ fn the_smallest_batch() {
     assert_eq!(batch.check_produced(), Ok(()));
 }
 
+/// Room is for what a batch may become while it is open, and for what it is when it is not.
+#[test]
+fn a_batch_keeps_little_more_room_than_it_needs() {
+    const LIMIT: usize = 1 << 20;
+    for records in [1, 40, 100, 900] {
+        let mut builder = RecordBatchBuilder::new(Compression::None, LIMIT);
+        for _ in 0..records {
+            builder
+                .append(0, None, Some(&[7; 1024]), &[])
+                .expect("fits");
+        }
+        let sealed = builder.seal().expect("not empty");
+        assert!(
+            sealed.capacity() <= LIMIT.min(2 * sealed.len() + 1),
+            "{records}"
+        );
+    }
+}
+
 #[test]
 fn a_transaction_with_headers() {
     let producer = ProducerStamp {

@@ -34,9 +34,14 @@ pub(crate) struct Counted {
 }
 
 impl Counted {
-    /// One more has arrived now, of this size, that was to be sent then.
-    pub(crate) fn add(&mut self, counting: &Counting, intended: Instant, bytes: usize) {
-        let now = Instant::now();
+    /// One more of this size, that was to be sent then, has arrived now.
+    pub(crate) fn add(
+        &mut self,
+        counting: &Counting,
+        intended: Instant,
+        now: Instant,
+        bytes: usize,
+    ) {
         let Counting {
             window,
             is_open_loop,
@@ -81,10 +86,10 @@ mod tests {
         let early = Instant::now() - Duration::from_secs(5);
         let (open, closed) = (counting(true), counting(false));
         let mut counted = Counted::default();
-        counted.add(&open, early, 100);
+        counted.add(&open, early, Instant::now(), 100);
         assert_eq!((counted.records, counted.bytes), (1, 100));
         assert_eq!(counted.latencies.count(), 0, "it was due in the warm-up");
-        counted.add(&closed, early, 100);
+        counted.add(&closed, early, Instant::now(), 100);
         assert_eq!(counted.latencies.count(), 1);
         let mut all = Counted::default();
         all.merge(&counted);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
+use futures_util::future::poll_immediate;
 use highwater_client::{Client, Delivery, ProduceError, Producer, Record};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -102,6 +103,9 @@ fn lock(counted: &Mutex<Counted>) -> MutexGuard<'_, Counted> {
 /// A record on its way, and when it was to be sent.
 type Waiting = (Instant, Delivery);
 
+/// How many of them are looked at before the clock is read again.
+const COLLECTED_MAX: usize = 64;
+
 /// One producer.
 struct Sending {
     producer: Producer,
@@ -177,10 +181,23 @@ impl Sending {
         let bytes = self.load.record_bytes;
         async move {
             let mut records = 0;
-            while let Some((intended, delivery)) = arriving.recv().await {
-                delivery.await?;
-                records += 1;
-                lock(&counted).add(&counting, intended, bytes);
+            let mut some = Vec::with_capacity(COLLECTED_MAX);
+            while arriving.recv_many(&mut some, COLLECTED_MAX).await > 0 {
+                // Those of a batch are acknowledged at once: one look at the clock does for all
+                // that need not be waited for.
+                let mut now = Instant::now();
+                for (intended, mut delivery) in some.drain(..) {
+                    match poll_immediate(&mut delivery).await {
+                        Some(acknowledged) => acknowledged?,
+                        None => {
+                            let acknowledged = delivery.await?;
+                            now = Instant::now();
+                            acknowledged
+                        }
+                    };
+                    records += 1;
+                    lock(&counted).add(&counting, intended, now, bytes);
+                }
             }
             Ok((partition, records))
         }

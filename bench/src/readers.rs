@@ -121,7 +121,7 @@ async fn read(
         };
         seen += 1;
         let bytes = record.value.map_or(0, |value| value.len());
-        counted.add(&counting, intended, bytes);
+        counted.add(&counting, intended, Instant::now(), bytes);
     }
     Ok(counted)
 }

@@ -75,6 +75,7 @@ impl Gather {
             };
             let piece = chunk.split_to(chunk.len().min(length - buffer.len()));
             buffer.extend_from_slice(&piece);
+            buffer.sum_written();
         }
         Ok(true)
     }

@@ -1,7 +1,7 @@
 //! Batches as they lie in memory: found, checked, read.
 
 use std::borrow::Cow;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use crate::buffer::Buffer;
 use crate::compression::{Compression, decompress};
@@ -47,6 +47,27 @@ impl<'a> RecordBatch<'a> {
     ///
     /// [`BatchError`] says what is wrong; [`BatchError::Truncated`] that bytes are missing.
     pub fn parse(bytes: &'a [u8], limits: &BatchLimits) -> Result<RecordBatch<'a>, BatchError> {
+        RecordBatch::parse_summed(bytes, limits, |range| crc32c(&bytes[range]))
+    }
+
+    /// As [`parse`](RecordBatch::parse), where a buffer may [know its
+    /// sums](Buffer::crc32c): no pass over the bytes then.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](RecordBatch::parse).
+    pub fn parse_buffer(
+        buffer: &'a Buffer,
+        limits: &BatchLimits,
+    ) -> Result<RecordBatch<'a>, BatchError> {
+        RecordBatch::parse_summed(buffer, limits, |range| buffer.slice(range).crc32c())
+    }
+
+    fn parse_summed(
+        bytes: &'a [u8],
+        limits: &BatchLimits,
+        sum: impl FnOnce(Range<usize>) -> u32,
+    ) -> Result<RecordBatch<'a>, BatchError> {
         let total = total_bytes(bytes)?;
         if total > limits.batch_bytes_max {
             return Err(BatchError::TooLarge {
@@ -59,7 +80,7 @@ impl<'a> RecordBatch<'a> {
             need: total,
         })?;
         let header = BatchHeader::read(bytes)?;
-        let computed = crc32c(&bytes[BATCH_PREFIX_BYTES..]);
+        let computed = sum(BATCH_PREFIX_BYTES..total);
         if computed != header.crc() {
             return Err(BatchError::Crc {
                 stored: header.crc(),

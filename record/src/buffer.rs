@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use bytes::Bytes;
 
 use crate::budget::{Budget, BudgetExhausted, Charge};
+use crate::crc::{PIECE_BYTES, crc32c, crc32c_of_pieces};
 use crate::region::{PART_ALIGNMENT, Region};
 
 /// The smallest alignment of pooled memory, in bytes: a page, and a block of most disks.
@@ -146,13 +147,11 @@ impl BufferPool {
                     .ok_or_else(|| budget.exhausted(bytes, budget.used()))?
             }
         };
-        Ok(BufferMut::over(Block {
-            allocation: Some(allocation),
-            home: Some(Home {
-                pool: Arc::clone(&self.shared),
-                charge,
-            }),
-        }))
+        let home = Home {
+            pool: Arc::clone(&self.shared),
+            charge,
+        };
+        Ok(BufferMut::over(Block::new(allocation, Some(home))))
     }
 
     /// An empty buffer with room for at least `capacity` bytes behind `headroom` bytes that
@@ -320,6 +319,8 @@ struct Block {
     /// Always there until drop, which takes it.
     allocation: Option<Allocation>,
     home: Option<Home>,
+    /// The CRC-32C of each whole piece from the first byte on that was summed when it was written.
+    sums: OnceLock<Box<[u32]>>,
 }
 
 struct Home {
@@ -329,6 +330,14 @@ struct Home {
 }
 
 impl Block {
+    fn new(allocation: Allocation, home: Option<Home>) -> Block {
+        Block {
+            allocation: Some(allocation),
+            home,
+            sums: OnceLock::new(),
+        }
+    }
+
     fn allocation(&self) -> &Allocation {
         self.allocation
             .as_ref()
@@ -373,6 +382,8 @@ pub struct BufferMut {
     end: usize,
     /// What has been shared, in block coordinates, within `front..end`.
     frozen: Frozen,
+    /// Of the block's first pieces, which are frozen.
+    sums: Vec<u32>,
 }
 
 impl BufferMut {
@@ -390,10 +401,7 @@ impl BufferMut {
         );
         let bytes = capacity.max(1).next_multiple_of(alignment);
         let allocation = Allocation::new(bytes, alignment).expect("the system has memory");
-        BufferMut::over(Block {
-            allocation: Some(allocation),
-            home: None,
-        })
+        BufferMut::over(Block::new(allocation, None))
     }
 
     fn over(block: Block) -> BufferMut {
@@ -403,6 +411,7 @@ impl BufferMut {
             front: 0,
             end: 0,
             frozen: Frozen::default(),
+            sums: Vec::new(),
         }
     }
 
@@ -467,6 +476,38 @@ impl BufferMut {
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         self.spare_mut()[..bytes.len()].copy_from_slice(bytes);
         self.end += bytes.len();
+    }
+
+    /// Sums what was written since the last time, as far as it fills whole pieces, for
+    /// [`Buffer::crc32c`]: right behind the write it costs a fraction of what reading the memory
+    /// again does. What is summed is frozen. Behind a headroom nothing is.
+    pub fn sum_written(&mut self) {
+        if self.origin != 0 {
+            return;
+        }
+        loop {
+            let start = self.sums.len() * PIECE_BYTES;
+            let piece = start..start + PIECE_BYTES;
+            if piece.end > self.end {
+                return;
+            }
+            self.sums.push(crc32c(self.read(piece.clone())));
+            self.frozen.insert(piece);
+        }
+    }
+
+    /// Takes over what the first bytes of another are, and their sums, in the place of its own.
+    ///
+    /// # Panics
+    ///
+    /// If something was written already, or they do not fit.
+    pub fn begin_with(&mut self, other: &BufferMut) {
+        assert!(self.front == self.end, "something was written already");
+        self.extend_from_slice(other.as_slice());
+        if self.origin == 0 && other.origin == 0 {
+            self.sums.clone_from(&other.sums);
+            self.frozen.insert(0..self.sums.len() * PIECE_BYTES);
+        }
     }
 
     /// Appends `count` zeros: padding, or a gap for [`write_at`](BufferMut::write_at).
@@ -555,6 +596,11 @@ impl BufferMut {
     /// Everything written, prepended bytes first.
     #[must_use]
     pub fn freeze(mut self) -> Buffer {
+        if !self.sums.is_empty() {
+            let sums = std::mem::take(&mut self.sums);
+            let first = self.block.sums.set(sums.into());
+            first.expect("a block is frozen once, by its only writer");
+        }
         self.share_block(self.front..self.end)
     }
 
@@ -718,6 +764,22 @@ impl Buffer {
             },
         };
         Buffer { inner }
+    }
+
+    /// The CRC-32C of all bytes. What was [summed when it was written](BufferMut::sum_written) is
+    /// not read again.
+    #[must_use]
+    pub fn crc32c(&self) -> u32 {
+        match &self.inner {
+            Inner::Block { start, block, .. } => match block.sums.get() {
+                Some(sums) => {
+                    let at = start.addr().get() - block.at(0).addr().get();
+                    crc32c_of_pieces(self, at, sums)
+                }
+                None => crc32c(self),
+            },
+            Inner::Bytes(bytes) => crc32c(bytes),
+        }
     }
 
     /// Whether the first byte lies at a multiple of `alignment`.

@@ -212,3 +212,77 @@ fn frozen_ranges_agree_with_a_model() {
         }
     }
 }
+
+fn noise(len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    fastrand::Rng::with_seed(len as u64).fill(&mut bytes);
+    bytes
+}
+
+#[test]
+fn what_is_summed_while_it_is_written_sums_as_if_it_were_read() {
+    let bytes = noise(5 * PIECE_BYTES + 777);
+    let mut rng = fastrand::Rng::with_seed(3);
+    for _ in 0..20 {
+        let mut writer = BufferMut::unpooled(bytes.len(), 4096);
+        while writer.len() < bytes.len() {
+            let more = rng.usize(1..100_000).min(bytes.len() - writer.len());
+            let at = writer.len();
+            writer.extend_from_slice(&bytes[at..at + more]);
+            writer.sum_written();
+        }
+        let buffer = writer.freeze();
+        assert_eq!(buffer.crc32c(), crc32c(&bytes));
+        for _ in 0..50 {
+            let start = rng.usize(..=bytes.len());
+            let end = rng.usize(start..=bytes.len());
+            let part = buffer.slice(start..end);
+            assert_eq!(part.crc32c(), crc32c(&bytes[start..end]), "{start}..{end}");
+        }
+        let edges = [0, 1, 2, 5].map(|piece| piece * PIECE_BYTES);
+        for (start, end) in edges.iter().zip(&edges[1..]) {
+            let part = buffer.slice(start..end);
+            assert_eq!(
+                part.crc32c(),
+                crc32c(&bytes[*start..*end]),
+                "{start}..{end}"
+            );
+        }
+    }
+}
+
+#[test]
+fn sums_go_with_the_bytes_into_a_larger_buffer() {
+    let bytes = noise(3 * PIECE_BYTES);
+    let (front, back) = bytes.split_at(2 * PIECE_BYTES + 5);
+    let mut small = BufferMut::unpooled(front.len(), 4096);
+    small.extend_from_slice(front);
+    small.sum_written();
+    let mut large = BufferMut::unpooled(bytes.len(), 4096);
+    large.begin_with(&small);
+    assert_eq!(large.sums, small.sums);
+    large.extend_from_slice(back);
+    large.sum_written();
+    assert_eq!(large.sums.len(), 3);
+    assert_eq!(large.freeze().crc32c(), crc32c(&bytes));
+}
+
+#[test]
+fn what_stands_behind_a_headroom_is_read_to_be_summed() {
+    let bytes = noise(2 * PIECE_BYTES);
+    let mut writer = BufferMut::unpooled(64 + bytes.len(), 4096).with_headroom(64);
+    writer.extend_from_slice(&bytes);
+    writer.sum_written();
+    writer.prepend(b"front");
+    let buffer = writer.freeze();
+    assert_eq!(buffer.slice(5..).crc32c(), crc32c(&bytes));
+}
+
+#[test]
+#[should_panic(expected = "written after they were shared")]
+fn what_is_summed_is_not_written_again() {
+    let mut writer = BufferMut::unpooled(PIECE_BYTES, 4096);
+    writer.extend_from_slice(&noise(PIECE_BYTES));
+    writer.sum_written();
+    writer.write_at(7, b"x");
+}

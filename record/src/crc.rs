@@ -34,6 +34,36 @@ pub fn crc32c_combine(front: u32, back: u32, back_len: u64) -> u32 {
     multiply(power_of_bytes(back_len), front) ^ back
 }
 
+/// How many bytes of a buffer are summed at once while they are filled: few enough to be in the
+/// processor's cache still, enough that putting their sums together is nothing beside.
+pub(crate) const PIECE_BYTES: usize = 32 << 10;
+
+/// x^(8 * `PIECE_BYTES`): moves a CRC over a piece.
+const OVER_A_PIECE: u32 = {
+    let (mut power, mut bytes) = (ONE >> 8, 1);
+    while bytes < PIECE_BYTES {
+        power = multiply(power, power);
+        bytes *= 2;
+    }
+    power
+};
+
+/// The CRC-32C of `bytes`, which begin `at` bytes behind where the first piece does, of those
+/// whose `sums` are known. Only what lies in no such piece is read.
+pub(crate) fn crc32c_of_pieces(bytes: &[u8], at: usize, sums: &[u32]) -> u32 {
+    let first = at.div_ceil(PIECE_BYTES);
+    let known = ((at + bytes.len()) / PIECE_BYTES).min(sums.len());
+    if first >= known {
+        return crc32c(bytes);
+    }
+    let (front, rest) = bytes.split_at(first * PIECE_BYTES - at);
+    let back = &rest[(known - first) * PIECE_BYTES..];
+    let pieces = sums[first..known].iter();
+    let crc = pieces.fold(crc32c(front), |crc, sum| multiply(OVER_A_PIECE, crc) ^ sum);
+    let back_len = u64::try_from(back.len()).expect("a slice's length fits 64 bits");
+    crc32c_combine(crc, crc32c(back), back_len)
+}
+
 /// x^(8 * `count`) modulo the polynomial: multiplied by it, a CRC moves over `count` zero bytes.
 ///
 /// A product per byte of `count` that is not 0. `crc_fast::checksum_combine` squares matrices

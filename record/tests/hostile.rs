@@ -1,7 +1,7 @@
 //! Each lie that a batch can tell, one by one: each has its own typed error.
 
 use highwater_record::{
-    BatchError, BatchLimits, Compression, DecompressError, Header, ProducedBatchError,
+    BatchError, BatchLimits, BufferMut, Compression, DecompressError, Header, ProducedBatchError,
     ProducerStamp, RecordBatch, RecordBatchBuilder, RecordError, RecordField, SplitBatches, crc32c,
 };
 
@@ -447,5 +447,39 @@ fn producers_need_epoch_and_sequence() {
         };
         assert_eq!(batch.producer(), None);
         assert_eq!(batch.check_produced(), Err(expected));
+    }
+}
+
+/// A buffer that knows its sums is believed no more than one that does not.
+#[test]
+fn a_batch_that_was_summed_while_it_came_is_checked_alike() {
+    let mut builder = RecordBatchBuilder::new(Compression::None, 1 << 20);
+    for number in 0..150_u8 {
+        let value = [number; 1024];
+        builder.append(1000, None, Some(&value), &[]).expect("fits");
+    }
+    let whole = builder.seal().expect("not empty");
+    let received = |bytes: &[u8]| {
+        let mut writer = BufferMut::unpooled(bytes.len() + 100, 4096);
+        writer.extend_from_slice(&[0xA5; 100]);
+        for piece in bytes.chunks(10_000) {
+            writer.extend_from_slice(piece);
+            writer.sum_written();
+        }
+        writer.freeze().slice(100..)
+    };
+    let limits = BatchLimits::default();
+    let buffer = received(&whole);
+    let batch = RecordBatch::parse_buffer(&buffer, &limits).expect("valid");
+    assert_eq!(batch.as_bytes(), whole);
+    for at in [30, 61, 32_667, 32_668, 70_000, whole.len() - 1] {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        let error = RecordBatch::parse_buffer(&received(&flipped), &limits).expect_err("flipped");
+        assert_eq!(
+            error,
+            RecordBatch::parse(&flipped, &limits).expect_err("flipped")
+        );
+        assert!(matches!(error, BatchError::Crc { .. }), "{at}: {error}");
     }
 }

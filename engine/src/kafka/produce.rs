@@ -271,7 +271,7 @@ fn check(
         batch_bytes_max: configs.max_message_bytes(),
         ..BatchLimits::default()
     };
-    let batch = RecordBatch::parse(&bytes, &limits)
+    let batch = RecordBatch::parse_buffer(&bytes, &limits)
         .map_err(|error| Refused::because(code_of_batch(&error), &error))?;
     if batch.as_bytes().len() != bytes.len() {
         let more = SplitBatches::new(&bytes).count() > 1;

@@ -265,7 +265,7 @@ impl Decoder<'_> {
         if base_offset.checked_advance(offset_span.into()).is_none() {
             return Err(field("base offset", base_offset.0));
         }
-        if crc32c(&body) != body_crc {
+        if body.crc32c() != body_crc {
             return Err(FrameError::BodyCrc { index });
         }
         let entry = Entry {

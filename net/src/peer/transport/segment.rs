@@ -176,7 +176,10 @@ impl<R: AsyncRead + Unpin> SegmentReader<R> {
             let missing = length - buffer.len();
             match self.read(&mut buffer.spare_mut()[..missing]).await? {
                 0 => return Ok(false),
-                read => buffer.advance(read),
+                read => {
+                    buffer.advance(read);
+                    buffer.sum_written();
+                }
             }
         }
         Ok(true)

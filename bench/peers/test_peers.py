@@ -14,6 +14,7 @@ from unittest import mock
 import kafka_site
 import loads
 import nats_site
+import network
 import peers
 import processes
 from comparison import Comparison
@@ -33,6 +34,36 @@ def report(mb: float, server: float = 4.0, client: float = 1.0) -> dict:
 
 def latency(records_per_second: float, p50_us: int = 1_000) -> dict:
     return {"records_per_second": records_per_second, "p50_us": p50_us, "p99_us": 2_000, "p999_us": 3_000}
+
+
+class Networks(unittest.TestCase):
+    def test_a_row_says_what_is_spoken_and_its_spread(self):
+        kind = network.Kind("quic", 9_000, 6_500)
+        row = network.show(kind, [report(mb) for mb in (300, 100, 200)])
+        self.assertEqual(row.split("  ")[0], "quic, MTU 9000, payloads of 6500")
+        self.assertIn("200 [100-300]", row)
+        self.assertIn("5.0 [5.0-5.0]", row)
+        self.assertNotIn("payloads", network.Kind("tcp", 1_500, 1_452).name)
+
+    def test_each_payload_fits_its_network(self):
+        headers = 48
+        for kind in network.KINDS:
+            self.assertLessEqual(kind.datagram_bytes + headers, kind.mtu)
+
+    def test_a_network_that_cannot_be_made_is_taken_down_again(self):
+        done = []
+
+        def run(command):
+            done.append([str(word) for word in command])
+            if "veth" in command:
+                raise Failed("no veth")
+
+        with mock.patch.object(network, "run", run), self.assertRaises(Failed):
+            network.Network("n", 1_500)
+        made = {words[3] for words in done if words[:3] == ["ip", "netns", "add"]}
+        gone = {words[3] for words in done if words[:3] == ["ip", "netns", "delete"]}
+        self.assertEqual(made, {"n-switch", "n-0"})
+        self.assertEqual(gone, made)
 
 
 class Arithmetic(unittest.TestCase):

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use highwater_client::Client;
+use highwater_client::{Client, Datagrams};
 use tempfile::TempDir;
 
 /// Where base ports are sought: below what the system itself gives away.
@@ -73,12 +73,14 @@ impl LocalCluster {
         self.nodes.iter().map(Child::id).collect()
     }
 
-    /// A client of it, over QUIC or TCP.
+    /// A client of it, over QUIC, with payloads of up to so much, or TCP.
     ///
     /// # Errors
     /// When no node answers.
-    pub async fn connect(&self, quic: bool) -> Result<Client> {
-        let builder = Client::builder().bootstrap(&self.bootstrap);
+    pub async fn connect(&self, quic: bool, datagrams: Datagrams) -> Result<Client> {
+        let builder = Client::builder()
+            .bootstrap(&self.bootstrap)
+            .datagrams(datagrams);
         let builder = match quic {
             true => builder.quic(self.ca()),
             false => builder.tcp(),

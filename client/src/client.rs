@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_net::Trust;
+use highwater_net::{Datagrams, Trust};
 use highwater_protocol::messages::StrBytes;
 
 use crate::admin::Admin;
@@ -42,6 +42,7 @@ pub struct Client {
 pub struct ClientBuilder {
     bootstrap: Vec<String>,
     transport: Choice,
+    datagrams: Datagrams,
     client_id: String,
     connect_timeout: Duration,
     request_timeout: Duration,
@@ -62,7 +63,7 @@ enum Choice {
 const CA_VARIABLE: &str = "HIGHWATER_CA";
 
 impl Choice {
-    fn make(self) -> Result<Arc<dyn Transport>, ConnectError> {
+    fn make(self, datagrams: Datagrams) -> Result<Arc<dyn Transport>, ConnectError> {
         let ca = match self {
             Self::Given(transport) => return Ok(transport),
             Self::Quic { ca } => ca.or_else(|| std::env::var_os(CA_VARIABLE).map(PathBuf::from)),
@@ -73,7 +74,7 @@ impl Choice {
             reason: reason.to_string(),
         };
         let trust = Trust::read(&path).map_err(|error| unusable(&error))?;
-        Quic::shared(&trust).map_err(|error| unusable(&error))
+        Quic::shared_with(&trust, datagrams).map_err(|error| unusable(&error))
     }
 }
 
@@ -83,6 +84,7 @@ impl Client {
         ClientBuilder {
             bootstrap: Vec::new(),
             transport: Choice::Quic { ca: None },
+            datagrams: Datagrams::default(),
             client_id: "highwater".to_owned(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(30),
@@ -125,6 +127,13 @@ impl ClientBuilder {
         self.transport = Choice::Quic {
             ca: Some(ca.into()),
         };
+        self
+    }
+
+    /// The largest UDP payloads to try towards brokers, where it talks QUIC. Default: right for
+    /// Ethernet and the Internet.
+    pub fn datagrams(mut self, datagrams: Datagrams) -> Self {
+        self.datagrams = datagrams;
         self
     }
 
@@ -186,7 +195,7 @@ impl ClientBuilder {
         };
         let cluster = Cluster::new(
             options,
-            self.transport.make()?,
+            self.transport.make(self.datagrams)?,
             bootstrap,
             self.allow_auto_topic_creation,
         );

@@ -34,6 +34,6 @@ pub use quic::Quic;
 pub use quorum::{QuorumDescription, ReplicaProgress};
 pub use transport::{ChunkWriter, Link, Tcp, Transport};
 
-pub use highwater_net::Trust;
+pub use highwater_net::{Datagrams, Trust};
 pub use highwater_protocol::{ApiKey, ErrorCode};
 pub use highwater_record::{Compression, InvalidTopicName, Offset, TopicName, TopicPartition};

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use highwater_net::kafka::{ChunkWrite, QuicDialer, QuicStream, QuicWriter};
-use highwater_net::{ClientTls, TlsError, Trust};
+use highwater_net::{ClientTls, Datagrams, TlsError, Trust};
 
 use crate::transport::{ChunkWriter, Link, Transport};
 
@@ -35,9 +35,20 @@ impl Quic {
     /// # Errors
     /// If an authority's certificate cannot be used.
     pub fn shared(trust: &Trust) -> Result<Arc<dyn Transport>, TlsError> {
+        Self::shared_with(trust, Datagrams::default())
+    }
+
+    /// The same, with other sizes of UDP payloads to try.
+    ///
+    /// # Errors
+    /// If an authority's certificate cannot be used.
+    pub fn shared_with(
+        trust: &Trust,
+        datagrams: Datagrams,
+    ) -> Result<Arc<dyn Transport>, TlsError> {
         let tls = ClientTls::new(trust)?;
         Ok(Arc::new(Self {
-            dialer: QuicDialer::new(tls),
+            dialer: QuicDialer::new(tls, datagrams),
         }))
     }
 

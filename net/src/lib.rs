@@ -19,6 +19,7 @@ pub use identity::{
     Boot, ClusterId, Incarnation, Life, NoRandomness, NodeId, NodeIdentity, ParseIdentityError,
 };
 pub use pem::{PEM_BYTES_MAX, PemError};
+pub use quic::Datagrams;
 pub use tls::{
     ALPN_KAFKA, ALPN_PEER, ALPN_PEER_TCP, CertificateError, ClientTls, ListenerTls, PeerTls,
     TlsError, Trust, identity_of,

@@ -48,6 +48,55 @@ const INITIAL_RTT: Duration = Duration::from_millis(1);
 const ACK_ELICITING_THRESHOLD: u32 = 10;
 const ACK_DELAY_MAX: Duration = Duration::from_millis(2);
 
+/// The largest UDP payload tried on networks, in bytes: Ethernet's 1,500 less the headers of IPv6
+/// and UDP.
+pub(crate) const NETWORK_DATAGRAM_BYTES_MAX: u16 = 1_452;
+
+/// The largest UDP payloads to try, by where the other end is. Larger ones cost less, where the
+/// network carries them; what it does not is found out (RFC 8899) and not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Datagrams {
+    /// Towards other machines, in bytes. The default of 1,452 is right for Ethernet and the
+    /// Internet. Up to 6,500 a system call takes ten of them, so that is better than more where
+    /// the MTU is 9,000.
+    pub network_bytes_max: u16,
+    /// Towards this machine, in bytes; less than the default of 65,000 shows here what a network
+    /// would cost.
+    pub loopback_bytes_max: u16,
+}
+
+impl Default for Datagrams {
+    fn default() -> Datagrams {
+        Datagrams {
+            network_bytes_max: NETWORK_DATAGRAM_BYTES_MAX,
+            loopback_bytes_max: LOOPBACK_DATAGRAM_BYTES_MAX,
+        }
+    }
+}
+
+impl Datagrams {
+    /// The same wherever the other end is.
+    #[must_use]
+    pub fn of(bytes_max: u16) -> Datagrams {
+        Datagrams {
+            network_bytes_max: bytes_max,
+            loopback_bytes_max: bytes_max,
+        }
+    }
+
+    /// The path to another end.
+    pub(crate) fn path_to(self, remote: IpAddr) -> Path {
+        let datagram_bytes_max = match remote.to_canonical().is_loopback() {
+            false => self.network_bytes_max,
+            true if self.loopback_bytes_max < LOOPBACK_DATAGRAM_BYTES_MAX => {
+                self.loopback_bytes_max
+            }
+            true => return Path::Loopback,
+        };
+        Path::Network { datagram_bytes_max }
+    }
+}
+
 /// What lies between us and an address, as far as the packet size goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Path {
@@ -61,17 +110,6 @@ pub(crate) enum Path {
 }
 
 impl Path {
-    /// The path to `remote`.
-    pub(crate) fn to(remote: IpAddr, network_datagram_bytes_max: u16) -> Path {
-        if remote.to_canonical().is_loopback() {
-            Path::Loopback
-        } else {
-            Path::Network {
-                datagram_bytes_max: network_datagram_bytes_max,
-            }
-        }
-    }
-
     fn congestion(self) -> CubicConfig {
         let mut cubic = CubicConfig::default();
         if self == Path::Loopback {
@@ -260,7 +298,14 @@ mod tests {
             ("10.0.0.1", network),
             ("::", network),
         ] {
-            assert_eq!(Path::to(address.parse().unwrap(), 1_452), path, "{address}");
+            let found = Datagrams::default().path_to(address.parse().unwrap());
+            assert_eq!(found, path, "{address}");
+        }
+        let small = Datagrams::of(1_300);
+        for address in ["127.0.0.1", "10.0.0.1"] {
+            let datagram_bytes_max = 1_300;
+            let path = Path::Network { datagram_bytes_max };
+            assert_eq!(small.path_to(address.parse().unwrap()), path, "{address}");
         }
     }
 

@@ -25,8 +25,7 @@ use highwater_net::kafka::{
     Admission, AdmissionLimits, QuicListener, QuicListenerConfig, ReadLimits, TcpAcceptor, bind_tcp,
 };
 use highwater_net::peer::{
-    NETWORK_DATAGRAM_BYTES_MAX, Peer, PeerConfig, PeerEndpoint, PeerTransport,
-    StartError as PeersError,
+    Peer, PeerConfig, PeerEndpoint, PeerTransport, StartError as PeersError,
 };
 use highwater_net::{
     Boot, Credentials, Incarnation, ListenerTls, NodeIdentity, PeerTls, PemError, TlsError, Trust,
@@ -470,7 +469,7 @@ fn open_quic(common: &Common) -> Result<QuicListener, StartError> {
     let settings = QuicListenerConfig {
         listen: common.kafka,
         idle: Duration::from_millis(config.limits.idle_ms),
-        network_datagram_bytes_max: NETWORK_DATAGRAM_BYTES_MAX,
+        datagrams: config.quic.datagrams(),
     };
     let listener = QuicListener::bind(settings, &ListenerTls::new(&tls)?, common.admission.clone());
     listener.map_err(|source| StartError::Listen {
@@ -669,6 +668,7 @@ fn open_peers(common: &Common) -> Result<Peers, StartError> {
         config::PeerTransport::Quic => PeerTransport::Quic,
         config::PeerTransport::Tcp => PeerTransport::Tcp,
     };
+    settings.datagrams = config.quic.datagrams();
     let transport = settings.transport;
     let (endpoint, events) = PeerEndpoint::start(settings, tls)?;
     Ok(Peers::new(endpoint, transport, events))

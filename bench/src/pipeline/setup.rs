@@ -138,7 +138,7 @@ pub(super) fn meet(tls: PeerTls, links: Links) -> Result<Meeting> {
     let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let mut config = PeerConfig::new(listen, Boot(1), Vec::new(), pool.clone());
     config.transport = links.transport.into();
-    config.loopback_datagram_bytes_max = links.datagram_bytes;
+    config.datagrams.loopback_bytes_max = links.datagram_bytes;
     let (endpoint, events) = PeerEndpoint::start(config, tls)?;
     let address = endpoint.local_addr();
     Ok(Meeting {

@@ -48,7 +48,7 @@ impl Ceilings {
             run: RUN,
         };
         let disk = measure_disk(folder, &limits, suite.files, show)?;
-        let link_bytes_per_second = measure_link(&limits, suite.quic, show).await?;
+        let link_bytes_per_second = measure_link(&limits, suite, show).await?;
         let pipeline_mb_per_second = match nodes >= REPLICAS {
             true => Some(measure_pipeline(processes, folder, suite, show).await?),
             false => None,
@@ -124,12 +124,13 @@ const fn prepared(files: Files) -> &'static str {
 /// Loopback, by what clients talk, as large as they would.
 async fn measure_link(
     limits: &Limits,
-    quic: bool,
+    suite: &Suite,
     show: &mut impl FnMut(Figure) -> Result<()>,
 ) -> Result<f64> {
-    let [_, datagram_bytes] = link::DATAGRAMS;
+    let [_, most] = link::DATAGRAMS;
+    let datagram_bytes = suite.datagram_bytes.unwrap_or(most);
     let [_, write_bytes] = link::WRITES;
-    let ceiling = match quic {
+    let ceiling = match suite.quic {
         true => link::quic(limits, datagram_bytes).await?,
         false => link::tcp(limits, write_bytes)?,
     };
@@ -151,6 +152,7 @@ async fn measure_pipeline(
         duration: suite.duration,
         files: suite.files,
         peer_transport: suite.peer_transport,
+        datagram_bytes: suite.datagram_bytes,
         ..PipelineLoad::default()
     };
     let Processes {

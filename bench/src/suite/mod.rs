@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use highwater_client::{Client, Compression, NewTopic, TopicName};
+use highwater_client::{Client, Compression, Datagrams, NewTopic, TopicName};
 use serde::Serialize;
 
 use crate::batching::Batching;
@@ -49,6 +49,8 @@ pub struct Suite {
     pub quic: bool,
     /// What carries the links between nodes, and those of the bare path.
     pub peer_transport: PeerTransport,
+    /// The largest UDP payload that QUIC tries; nothing: what loopback takes.
+    pub datagram_bytes: Option<u16>,
     /// Whether files are made for each run, or were those of the run before.
     pub files: Files,
 }
@@ -135,9 +137,15 @@ pub async fn run(
         format!("peer_transport={transport}"),
         format!("node.recycle_bytes={recycle_bytes}"),
     ];
-    let set = [&own, set].concat();
+    let datagrams = suite
+        .datagram_bytes
+        .map(|bytes| format!("quic.loopback_datagram_bytes={bytes}"));
+    let set = [&own, datagrams.as_slice(), set].concat();
     let cluster = LocalCluster::start(processes.executable, folder, nodes, &set)?;
-    let client = cluster.connect(suite.quic).await?;
+    let datagrams = suite
+        .datagram_bytes
+        .map_or_else(Datagrams::default, Datagrams::of);
+    let client = cluster.connect(suite.quic, datagrams).await?;
     let mut measured = Measured {
         client,
         cluster: &cluster,

@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use highwater_net::kafka::{
     Admission, AdmissionLimits, ChunkWrite, QuicListener, QuicListenerConfig,
 };
-use highwater_net::{ClusterCa, ListenerTls};
+use highwater_net::{ClusterCa, Datagrams, ListenerTls};
 use highwater_protocol::messages::*;
 use highwater_protocol::{
     ErrorCode, FetchPartitionResponse, FetchRequest, FetchResponse, FetchTopicResponse,
@@ -111,7 +111,7 @@ impl Cluster {
         let config = QuicListenerConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             idle: Duration::from_secs(60),
-            network_datagram_bytes_max: 1_452,
+            datagrams: Datagrams::default(),
         };
         let admission = Admission::new(AdmissionLimits::default());
         let bind = || QuicListener::bind(config, &tls, admission.clone()).unwrap();

@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::admission::{Admission, Permit};
 use super::frame::ChunkWrite;
-use crate::quic::{self, IncomingLimits, Path, Shape};
+use crate::quic::{self, Datagrams, IncomingLimits, Path, Shape};
 use crate::tls::{ClientTls, ListenerTls};
 
 /// How many pipelines a connection may have at once.
@@ -71,8 +71,8 @@ pub struct QuicListenerConfig {
     pub listen: SocketAddr,
     /// How long a connection may be silent, or have no stream.
     pub idle: Duration,
-    /// The largest UDP payload to try towards clients that are not on this machine, in bytes.
-    pub network_datagram_bytes_max: u16,
+    /// The largest UDP payloads to try towards clients.
+    pub datagrams: Datagrams,
 }
 
 /// Takes Kafka clients in over QUIC. Closes when it is dropped.
@@ -251,10 +251,10 @@ async fn accept_all(endpoint: Endpoint, door: Arc<Door>) {
 
 impl Door {
     async fn shake_hands(&self, incoming: Incoming) -> Result<Connection, quinn::ConnectionError> {
-        let path = Path::to(
-            incoming.remote_address().ip(),
-            self.config.network_datagram_bytes_max,
-        );
+        let path = self
+            .config
+            .datagrams
+            .path_to(incoming.remote_address().ip());
         let mut server = lock(&self.server).clone();
         server.transport_config(server_shape(self.config.idle).over(path));
         incoming.accept_with(Arc::new(server))?.await
@@ -303,7 +303,7 @@ fn refuse_stream(mut send: SendStream, mut receive: RecvStream, refused: super::
 /// the first of them was made.
 pub struct QuicDialer {
     tls: ClientTls,
-    network_datagram_bytes_max: u16,
+    datagrams: Datagrams,
     /// One socket for each family of addresses, made when it is first needed.
     endpoints: Mutex<[Option<Endpoint>; 2]>,
 }
@@ -344,12 +344,12 @@ pub enum QuicConnectError {
 }
 
 impl QuicDialer {
-    /// A dialer that believes whom `tls` believes.
+    /// A dialer that believes whom `tls` believes, and tries payloads of up to `datagrams`.
     #[must_use]
-    pub fn new(tls: ClientTls) -> QuicDialer {
+    pub fn new(tls: ClientTls, datagrams: Datagrams) -> QuicDialer {
         QuicDialer {
             tls,
-            network_datagram_bytes_max: crate::peer::NETWORK_DATAGRAM_BYTES_MAX,
+            datagrams,
             endpoints: Mutex::default(),
         }
     }
@@ -366,7 +366,7 @@ impl QuicDialer {
         address: SocketAddr,
         name: &str,
     ) -> Result<QuicConnection, QuicConnectError> {
-        let path = Path::to(address.ip(), self.network_datagram_bytes_max);
+        let path = self.datagrams.path_to(address.ip());
         let config = quic::client_config(self.tls.client.clone(), client_shape().over(path));
         let connecting = self
             .endpoint(address.ip())?

@@ -39,7 +39,7 @@ impl World {
         let config = QuicListenerConfig {
             listen,
             idle: self.idle,
-            network_datagram_bytes_max: 1_452,
+            datagrams: Datagrams::default(),
         };
         QuicListener::bind(config, &tls, self.admission.clone())
     }
@@ -49,7 +49,10 @@ impl World {
     }
 
     fn dialer(&self) -> QuicDialer {
-        QuicDialer::new(ClientTls::new(&self.ca.trust()).unwrap())
+        QuicDialer::new(
+            ClientTls::new(&self.ca.trust()).unwrap(),
+            Datagrams::default(),
+        )
     }
 
     async fn connect(&self, listener: &QuicListener) -> QuicConnection {

@@ -47,7 +47,7 @@ use std::net::SocketAddr;
 use highwater_record::BufferPool;
 
 use crate::identity::{Boot, Incarnation, Life, NodeId};
-use crate::quic;
+use crate::quic::{self, Datagrams};
 
 pub use counters::PeerCounters;
 pub use endpoint::{PeerEndpoint, StartError};
@@ -234,21 +234,16 @@ pub struct PeerConfig {
     pub pool: BufferPool,
     /// How much may wait to be sent.
     pub outbox: OutboxLimits,
-    /// The largest UDP payload to try towards peers that are not on this machine, in bytes. The
-    /// default is right for Ethernet and the Internet; 8,900 for jumbo frames.
-    pub network_datagram_bytes_max: u16,
-    /// The same towards peers on this machine. Less than the default of
-    /// [`LOOPBACK_DATAGRAM_BYTES_MAX`] shows on one machine what a network would cost.
-    pub loopback_datagram_bytes_max: u16,
+    /// The largest UDP payloads to try towards peers, with QUIC.
+    pub datagrams: Datagrams,
     /// Seeds the jitter of reconnects.
     pub seed: u64,
 }
 
-/// The default of [`PeerConfig::network_datagram_bytes_max`]: Ethernet's 1,500 bytes less the
-/// headers of IPv6 and UDP.
-pub const NETWORK_DATAGRAM_BYTES_MAX: u16 = 1_452;
+/// The default of [`Datagrams::network_bytes_max`].
+pub const NETWORK_DATAGRAM_BYTES_MAX: u16 = quic::NETWORK_DATAGRAM_BYTES_MAX;
 
-/// The default of [`PeerConfig::loopback_datagram_bytes_max`]: all but what loopback carries.
+/// The default of [`Datagrams::loopback_bytes_max`]: all but what loopback carries.
 pub const LOOPBACK_DATAGRAM_BYTES_MAX: u16 = quic::LOOPBACK_DATAGRAM_BYTES_MAX;
 
 impl PeerConfig {
@@ -262,8 +257,7 @@ impl PeerConfig {
             peers,
             pool,
             outbox: OutboxLimits::default(),
-            network_datagram_bytes_max: NETWORK_DATAGRAM_BYTES_MAX,
-            loopback_datagram_bytes_max: LOOPBACK_DATAGRAM_BYTES_MAX,
+            datagrams: Datagrams::default(),
             seed: 0,
         }
     }

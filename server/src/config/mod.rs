@@ -10,6 +10,7 @@ mod options;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use highwater_net::Datagrams;
 use serde::{Deserialize, Serialize};
 
 pub use layers::{Layers, Origin};
@@ -29,6 +30,8 @@ pub struct Config {
     pub listen: ListenSection,
     /// Its keys and whom it trusts.
     pub tls: TlsSection,
+    /// What its packets over QUIC are like.
+    pub quic: QuicSection,
     /// What new topics get.
     pub topics: TopicsSection,
     /// Bounds.
@@ -110,6 +113,16 @@ pub struct TlsSection {
     pub client_certificate: PathBuf,
     /// Its key, readable by the owner alone.
     pub client_key: PathBuf,
+}
+
+/// QUIC, between nodes and with clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QuicSection {
+    /// The largest UDP payload that is tried towards other machines, in bytes.
+    pub datagram_bytes: u16,
+    /// The same towards this machine.
+    pub loopback_datagram_bytes: u16,
 }
 
 /// What new topics get.
@@ -199,6 +212,29 @@ impl Default for TlsSection {
             key: PathBuf::from("node.key"),
             client_certificate: PathBuf::from("client.pem"),
             client_key: PathBuf::from("client.key"),
+        }
+    }
+}
+
+impl Default for QuicSection {
+    fn default() -> Self {
+        let Datagrams {
+            network_bytes_max,
+            loopback_bytes_max,
+        } = Datagrams::default();
+        Self {
+            datagram_bytes: network_bytes_max,
+            loopback_datagram_bytes: loopback_bytes_max,
+        }
+    }
+}
+
+impl QuicSection {
+    /// As the network takes it.
+    pub(crate) fn datagrams(&self) -> Datagrams {
+        Datagrams {
+            network_bytes_max: self.datagram_bytes,
+            loopback_bytes_max: self.loopback_datagram_bytes,
         }
     }
 }
@@ -320,6 +356,21 @@ impl Config {
                 self.listen.metrics
             ));
         }
+        for (option, bytes) in [
+            ("quic.datagram_bytes", self.quic.datagram_bytes),
+            (
+                "quic.loopback_datagram_bytes",
+                self.quic.loopback_datagram_bytes,
+            ),
+        ] {
+            if !DATAGRAM_BYTES.contains(&bytes) {
+                return conflict(format!(
+                    "`{option}` = {bytes} must be from {} to {}",
+                    DATAGRAM_BYTES.start(),
+                    DATAGRAM_BYTES.end()
+                ));
+            }
+        }
         let limits = &self.limits;
         if limits.memory_bytes < 4 * u64::from(limits.request_bytes) {
             return conflict(format!(
@@ -353,6 +404,10 @@ impl Config {
 /// More threads than any machine we know of has use for.
 const SHARDS_MAX: u16 = 256;
 
+/// UDP payloads that QUIC can be told to try: from what each network must carry (RFC 9000, section
+/// 14) to what loopback does.
+const DATAGRAM_BYTES: std::ops::RangeInclusive<u16> = 1_200..=65_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,6 +425,30 @@ mod tests {
         assert!(error.contains("--insecure-no-auth"), "{error}");
         config.insecure_no_auth = true;
         config.validate().unwrap();
+    }
+
+    #[test]
+    fn datagrams_are_what_every_network_carries_at_least() {
+        let mut config = Config::default();
+        assert_eq!(config.quic.datagrams(), Datagrams::default());
+        for (bytes, is_valid) in [
+            (1_199, false),
+            (1_200, true),
+            (65_000, true),
+            (65_001, false),
+        ] {
+            config.quic.datagram_bytes = bytes;
+            assert_eq!(config.validate().is_ok(), is_valid, "{bytes}");
+        }
+        config.quic = QuicSection {
+            loopback_datagram_bytes: 0,
+            ..QuicSection::default()
+        };
+        let refused = config.validate().unwrap_err().to_string();
+        assert!(
+            refused.contains("`quic.loopback_datagram_bytes` = 0"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -109,6 +109,18 @@ pub const OPTIONS: &[OptionDoc] = &[
         text: "Its key, PEM, readable by its owner alone.",
     },
     OptionDoc {
+        key: "quic.datagram_bytes",
+        text: "The largest UDP payload that QUIC tries towards other machines, in bytes, 1,200 to \
+               65,000; what the network does not carry is found out and not used. 6,500 where \
+               the MTU is 9,000: up to there a system call takes ten of them, which is worth \
+               more than the rest.",
+    },
+    OptionDoc {
+        key: "quic.loopback_datagram_bytes",
+        text: "The same towards this machine's own addresses. 1,452 shows what Ethernet would \
+               cost.",
+    },
+    OptionDoc {
         key: "topics.auto_create",
         text: "Make a topic when a client first asks for its metadata. On in `highwater dev`.",
     },

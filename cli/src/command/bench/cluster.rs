@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::pipeline::{FilesName, NODE_WORDS, PeerTransportName, files_text, pipeline_text};
 use super::{broken, limits, print_durability, seconds, spread_text};
-use crate::cluster::TransportName;
+use crate::cluster::{DATAGRAM_BYTES, TransportName};
 use crate::exit::Failure;
 use crate::print::Printer;
 
@@ -50,6 +50,10 @@ pub(super) struct Arguments {
     /// What carries the links between nodes, and those of the bare path.
     #[arg(long, value_enum, default_value_t = PeerTransportName::Quic)]
     peer_transport: PeerTransportName,
+    /// The largest UDP payload of QUIC, in bytes, of clients, nodes and the bare path: 1452 as on
+    /// Ethernet [default: what loopback takes].
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(DATAGRAM_BYTES))]
+    datagram_bytes: Option<u16>,
     /// How the files are that a run writes to: made for it, or those of the topic that the run
     /// before has filled and deleted, after one run that does not count.
     #[arg(long, value_enum, default_value_t = FilesName::Fresh)]
@@ -75,6 +79,7 @@ impl Arguments {
             rates: self.rate,
             quic: self.transport == TransportName::Quic,
             peer_transport: self.peer_transport.into(),
+            datagram_bytes: self.datagram_bytes,
             files: self.files.into(),
         };
         let executable = std::env::current_exe()?;

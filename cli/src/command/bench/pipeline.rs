@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::with_kind;
 use super::{broken, interruptible, percentiles_text, print_durability, seconds, spread_text};
+use crate::cluster::DATAGRAM_BYTES;
 use crate::exit::Failure;
 use crate::print::Printer;
 
@@ -33,7 +34,7 @@ pub(super) struct PipelineArguments {
     #[arg(long, value_enum, default_value_t = PeerTransportName::Quic)]
     peer_transport: PeerTransportName,
     /// The largest UDP payload of QUIC, in bytes: 1452 as on Ethernet [default: what loopback takes].
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(1200..))]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(DATAGRAM_BYTES))]
     datagram_bytes: Option<u16>,
     /// How the files are that batches are written to.
     #[arg(long, value_enum, default_value_t = FilesName::Fresh)]

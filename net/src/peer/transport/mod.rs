@@ -10,7 +10,7 @@ mod segment;
 mod tcp;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +20,6 @@ use super::handshake::RefusalReason;
 use super::{Lane, PeerConfig, PeerTransport};
 use crate::gather::Gather;
 use crate::identity::NodeIdentity;
-use crate::quic::Path;
 use crate::tls::{CertificateError, PeerDialTls, PeerTls};
 
 /// After how much silence a lane is given up. A dead peer is noticed by Raft's beats long before,
@@ -84,26 +83,6 @@ impl Lost {
         Lost {
             refusal: None,
             text: error.to_string(),
-        }
-    }
-}
-
-/// The largest UDP payloads to try, by where the peer is.
-#[derive(Debug, Clone, Copy)]
-struct Datagrams {
-    network_bytes_max: u16,
-    loopback_bytes_max: u16,
-}
-
-impl Datagrams {
-    /// The path to a peer.
-    fn path_to(self, remote: IpAddr) -> Path {
-        let datagram_bytes_max = self.loopback_bytes_max;
-        match Path::to(remote, self.network_bytes_max) {
-            Path::Loopback if datagram_bytes_max < super::LOOPBACK_DATAGRAM_BYTES_MAX => {
-                Path::Network { datagram_bytes_max }
-            }
-            path => path,
         }
     }
 }

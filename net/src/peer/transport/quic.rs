@@ -10,13 +10,11 @@ use quinn::{
     WriteError,
 };
 
-use super::{
-    Datagrams, Goodbye, IDLE_TIMEOUT, KEEP_ALIVE, Lost, Receiver, Sender, Target, Written,
-};
+use super::{Goodbye, IDLE_TIMEOUT, KEEP_ALIVE, Lost, Receiver, Sender, Target, Written};
 use crate::gather::Gather;
 use crate::identity::NodeIdentity;
 use crate::peer::{INCOMING_MAX, Lane, PeerConfig};
-use crate::quic::{self, IncomingLimits, Path, Shape};
+use crate::quic::{self, Datagrams, IncomingLimits, Path, Shape};
 use crate::tls::{self, CertificateError, PeerDialTls, PeerTls};
 
 /// What is kept of newcomers before they are let in, in bytes.
@@ -71,10 +69,7 @@ impl QuicEndpoint {
         QuicEndpoint {
             endpoint: Mutex::new(Some(bound.endpoint)),
             socket: bound.socket,
-            datagrams: Datagrams {
-                network_bytes_max: config.network_datagram_bytes_max,
-                loopback_bytes_max: config.loopback_datagram_bytes_max,
-            },
+            datagrams: config.datagrams,
         }
     }
 

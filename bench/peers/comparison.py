@@ -109,6 +109,10 @@ class Comparison:
                 # What others have written lies in the page cache; what Highwater has does so once it was read.
                 if self._cell(number, name, "consume", lambda: driver.consume(topic)):
                     self._cell(number, name, "consume again", lambda: driver.consume(topic))
+        if isinstance(driver, KafkaDriver):
+            with self._topic(driver, number, name) as topic:
+                if topic:
+                    self._cell(number, name, "tail", lambda: driver.tail(topic, self.load))
         paced = dataclasses.replace(self.load, rate=self.options.rate)
         with self._topic(driver, number, name) as topic:
             if topic:

@@ -74,6 +74,12 @@ class KafkaDriver:
     def consume(self, topic: str) -> dict:
         return last_line(self._run("bench", "consume", "--topic", topic, *self.way, *self.measured))
 
+    def tail(self, topic: str, load: Load) -> dict:
+        """The same load, and one consumer that reads it as it comes."""
+        said = self._run("bench", "mixed", "--topic", topic, "--consumers", 1, *produce_flags(load), *self.way,
+                         *self.measured, seconds=load.warm_up + load.seconds + PATIENCE_S)
+        return last_line(said)["consumed"]
+
     def remove(self, topic: str) -> None:
         self._run("topic", "delete", topic, *self.way)
 

@@ -46,6 +46,7 @@ COLUMNS = [
     Column("with client", "throughput", all_cpu, 1),
     Column("consume MB/s", "consume", lambda it: it["bytes_per_second"] / 1e6),
     Column("again MB/s", "consume again", lambda it: it["bytes_per_second"] / 1e6),
+    Column("tail MB/s", "tail", lambda it: it["bytes_per_second"] / 1e6),
     Column("p50 ms", "latency", lambda it: it["p50_us"] / 1e3, 2),
     Column("p99 ms", "latency", lambda it: it["p99_us"] / 1e3, 2),
     Column("p99.9 ms", "latency", lambda it: it["p999_us"] / 1e3, 2),

@@ -6,28 +6,34 @@ use std::time::Duration;
 use crate::error::{ReadError, TransferError};
 use crate::message::{BeatException, BeatRow, Lane, Message};
 use crate::output::Output;
+use crate::quarantine::Health;
 use crate::raft::Raft;
 use crate::read::READS_MAX;
 use crate::role::{Leader, Role, Transfer};
-use crate::types::{BeatRound, NodeId, ReadId, Session};
+use crate::types::{BeatRound, NodeId, ReadId, Session, Term};
 
 /// The leader's side.
 impl Raft {
     pub(crate) fn make_beat_row(&mut self, peer: NodeId, round: BeatRound) -> Option<BeatRow> {
-        let (term, last, commit) = (self.hard.term, self.tail.last().index, self.commit);
-        let Role::Leader(leader) = &mut self.role else {
-            return None;
-        };
-        let progress = leader.progress.get_mut(&peer)?;
+        let row = self.row_for(peer)?;
+        if let Role::Leader(leader) = &mut self.role
+            && let Some(progress) = leader.progress.get_mut(&peer)
+        {
+            progress.beat_sent(round, leader.reads.close_epoch());
+        }
+        Some(row)
+    }
+
+    fn row_for(&self, peer: NodeId) -> Option<BeatRow> {
+        let progress = self.progress_of(peer)?;
         progress.session?;
-        progress.beat_sent(round, leader.reads.close_epoch());
         Some(BeatRow {
-            term,
-            last,
+            term: self.hard.term,
+            last: self.tail.last().index,
             // A follower may not have what is committed, and must not believe so (P42).
             commit: match mutant!("commit from heartbeat beyond match") {
-                true => commit,
-                false => commit.min(progress.verified),
+                true => self.commit,
+                false => self.commit.min(progress.verified),
             },
         })
     }
@@ -73,20 +79,101 @@ impl Raft {
         if leader.check_at.is_none_or(|check_at| now < check_at) {
             return;
         }
-        let progress = &leader.progress;
-        let contact = self.config.membership.quorum_value(|voter| {
-            if voter == node {
-                return now;
-            }
-            progress.get(&voter).map_or(Duration::ZERO, |p| p.contact)
-        });
-        let check_at = contact.unwrap_or_default() + patience;
+        let check_at = leader.contact(&self.config.membership, node, now) + patience;
         let is_useless = self.health.is_in_doubt(self.commit)
             && now >= leader.since + patience * self.health.patience();
         if check_at <= now || is_useless {
             return self.become_follower(now, self.hard.term, None);
         }
         leader.check_at = Some(check_at);
+    }
+}
+
+/// Rows that *stand*: a driver of many idle groups repeats them by the number of the beat that they
+/// were in, and calls nobody for it.
+impl Raft {
+    /// The row for `peer` that stands: as long as it is given here, a beat with it would tell `peer`
+    /// no more than that the leader is alive, and its answer no more than that `peer` is. So a
+    /// driver may leave it out of the beats to one who has confirmed it, if both sides know when
+    /// it was last repeated: see [`Raft::hear_again`] and [`Raft::confirm_again`].
+    ///
+    /// `None` if there is more to say, such as a read or entries on their way; and if this node does
+    /// not lead.
+    pub fn standing_row(&self, peer: NodeId) -> Option<BeatRow> {
+        let Role::Leader(leader) = &self.role else {
+            return None;
+        };
+        let last = self.tail.last().index;
+        let is_quiet =
+            self.commit == last && leader.reads.waiting() == 0 && leader.transfer.is_none();
+        let has_all = leader.progress.get(&peer)?.has_all(last);
+        self.row_for(peer).filter(|_| is_quiet && has_all)
+    }
+
+    /// Whether `row`, if it came from `from` in `session` once more, would change nothing but when
+    /// the leader was last heard, and would be confirmed. Any other call may end it.
+    pub fn stands(&self, from: NodeId, session: Session, row: BeatRow) -> bool {
+        let is_leader = matches!(&self.role, Role::Follower(it) if it.leader == Some(from));
+        is_leader
+            && (row.term == self.hard.term || mutant!("row of another term stands"))
+            && (row.commit <= self.commit || mutant!("row that commits stands"))
+            && self.health == Health::Whole
+            && !self.promises_lost
+            && self.session_of(from) == Some(session)
+    }
+
+    /// The leader's row was repeated at `at`, and confirmed. Any number of repetitions may be left
+    /// out, if the last one is told before anything else is called but questions.
+    ///
+    /// Does nothing if the row does not [stand](Raft::stands) any more: when it was repeated then,
+    /// it was the driver's to give it to [`Raft::handle_beat`].
+    pub fn hear_again(&mut self, at: Duration, from: NodeId, session: Session, row: BeatRow) {
+        if self.stands(from, session, row) {
+            self.note_heard(at);
+        }
+        self.end_call();
+    }
+
+    fn note_heard(&mut self, at: Duration) {
+        let is_news = |heard: Option<Duration>| heard.is_none_or(|heard| heard < at);
+        if !matches!(&self.role, Role::Follower(it) if is_news(it.heard)) {
+            return;
+        }
+        let deadline = self.is_voter().then(|| self.draw_deadline(at));
+        if let Role::Follower(follower) = &mut self.role {
+            follower.heard = Some(at);
+            follower.deadline = deadline;
+        }
+    }
+
+    /// `peer` has confirmed a row of `term` again, at `at`, that stands. Any number of confirmations
+    /// may be left out, if the last one is told before the next [`Raft::handle_timeout`] and before
+    /// the session ends.
+    pub fn confirm_again(&mut self, at: Duration, peer: NodeId, session: Session, term: Term) {
+        let is_of_this_term = term == self.hard.term || mutant!("row of an earlier term vouches");
+        if is_of_this_term && self.session_of(peer) == Some(session) {
+            self.note_contact(at, peer);
+        }
+        self.end_call();
+    }
+
+    /// The check for a quorum is put off, as it would be when it comes. What it looks for besides,
+    /// a hole that nobody mends, is of no concern to a log that is committed.
+    fn note_contact(&mut self, at: Duration, peer: NodeId) {
+        let may_be_useless = self.health.is_in_doubt(self.commit);
+        let (node, patience) = (self.config.node, self.config.election_timeout_max);
+        let Role::Leader(leader) = &mut self.role else {
+            return;
+        };
+        if let Some(progress) = leader.progress.get_mut(&peer) {
+            progress.heard(at);
+        }
+        let contact = leader.contact(&self.config.membership, node, at);
+        if let Some(check_at) = &mut leader.check_at
+            && !may_be_useless
+        {
+            *check_at = (*check_at).max(contact + patience);
+        }
     }
 }
 

@@ -206,6 +206,17 @@ impl Progress {
         self.in_flight.is_empty()
     }
 
+    /// Whether it has, and vouches for, everything up to `last`, confirms its leader, and nothing
+    /// is on its way to it.
+    pub(crate) fn has_all(&self, last: LogIndex) -> bool {
+        self.mode == Mode::Replicate
+            && self.confirms_beats
+            && self.in_flight.is_empty()
+            && self.match_index == last
+            && self.verified == last
+            && self.next_index == last.next()
+    }
+
     /// A beat leaves, in which reads up to `epoch` are asked to be confirmed.
     pub(crate) fn beat_sent(&mut self, round: BeatRound, epoch: u64) {
         if self.rounds.len() == ROUNDS_MAX {

@@ -657,7 +657,7 @@ impl Raft {
 
     /// What ends each call: the hard state is put out, and in debug builds the state is checked
     /// against what must always hold, and against the state before.
-    fn end_call(&mut self) {
+    pub(crate) fn end_call(&mut self) {
         self.stage_hard_state();
         if cfg!(debug_assertions) {
             let observed = Box::new(self.observe());

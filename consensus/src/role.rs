@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::election::Campaign;
+use crate::membership::Membership;
 use crate::output::{Output, RoleKind};
 use crate::progress::Progress;
 use crate::raft::Raft;
@@ -107,6 +108,20 @@ impl Follower {
             heard: None,
             deadline: None,
         }
+    }
+}
+
+impl Leader {
+    /// When a quorum was last heard, `node` itself being heard at `now`.
+    pub(crate) fn contact(&self, membership: &Membership, node: NodeId, now: Duration) -> Duration {
+        let contact = membership.quorum_value(|voter| {
+            if voter == node {
+                return now;
+            }
+            let progress = self.progress.get(&voter);
+            progress.map_or(Duration::ZERO, |progress| progress.contact)
+        });
+        contact.unwrap_or_default()
     }
 }
 

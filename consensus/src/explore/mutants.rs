@@ -9,7 +9,7 @@ use std::panic::catch_unwind;
 use super::searches;
 use crate::mutant::planted;
 use crate::suite::pitfalls::{bases, elections, reads, replication};
-use crate::suite::random;
+use crate::suite::{random, standing};
 
 /// Who is to find a mutant, and within what.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +24,7 @@ enum Finder {
 
 use Finder::{Pitfall, Random, Search};
 
-const MUTANTS: [(&str, Finder); 28] = [
+const MUTANTS: [(&str, Finder); 31] = [
     ("ack before fsync", Search("elections", 10_000)),
     (
         "leader counts itself before its flush",
@@ -104,6 +104,15 @@ const MUTANTS: [(&str, Finder); 28] = [
         ),
     ),
     ("ack over a hole", Random(100)),
+    ("row of another term stands", Random(200)),
+    ("row that commits stands", Random(100)),
+    (
+        "row of an earlier term vouches",
+        Pitfall(
+            "of standing rows",
+            standing::what_was_confirmed_of_another_term_or_session_vouches_for_nobody,
+        ),
+    ),
 ];
 
 /// What has found the mutant that is planted, and how soon.

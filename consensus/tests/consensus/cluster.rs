@@ -567,7 +567,13 @@ impl Cluster {
             }
             Content::Beat(round, row) => {
                 let raft = member.raft.as_mut().unwrap();
+                let stood = raft.stands(from, session, row).then(|| raft.observe());
                 let exception = raft.handle_beat(now, from, session, row);
+                if let Some(before) = stood {
+                    assert_eq!(exception, None, "a row that stands is confirmed");
+                    assert_eq!(raft.observe(), before, "a row that stands changes nothing");
+                    assert!(!raft.has_output(), "nor has anybody to do anything");
+                }
                 self.post(Packet {
                     from: to,
                     to: from,
@@ -578,7 +584,13 @@ impl Cluster {
             }
             Content::BeatAck(round, exception) => {
                 let raft = member.raft.as_mut().unwrap();
+                let stood = exception.is_none() && raft.standing_row(from).is_some();
+                let before = stood.then(|| raft.observe());
                 raft.handle_beat_ack(now, from, session, round, exception);
+                if let Some(before) = before {
+                    assert_eq!(raft.observe(), before, "nor does its confirmation");
+                    assert!(!raft.has_output(), "nor has anybody to do anything");
+                }
             }
         }
         self.take_outputs(to);

@@ -7,4 +7,5 @@ mod paper;
 pub(crate) mod pitfalls;
 pub(crate) mod random;
 mod scenarios;
+pub(crate) mod standing;
 mod words;

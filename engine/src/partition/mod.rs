@@ -287,6 +287,8 @@ impl Partition {
             }
             Section::Beats(_)
             | Section::BeatAnswers(_)
+            | Section::Repeat(_)
+            | Section::RepeatAnswer(_)
             | Section::Leaders(_)
             | Section::Wanted { .. }
             | Section::Supply { .. }

@@ -9,8 +9,14 @@ use highwater_log::{
 };
 use highwater_record::{BatchHeader, Buffer, LeaderEpoch, Offset, crc32c};
 
-use super::wire::{HEADER_BYTES, MAGIC, Reader, TOO_LONG, TOO_SHORT, VERSION, outcome, tag, width};
-use super::{BeatAnswers, Beats, FRAME_HEADER_BYTES_MAX, FrameError, Route, SECTIONS_MAX, Section};
+use super::wire::{
+    FLAG_KNOWS_REPEATS, HEADER_BYTES, MAGIC, Reader, TOO_LONG, TOO_SHORT, VERSION, outcome, tag,
+    width,
+};
+use super::{
+    BeatAnswers, BeatRepeat, Beats, FRAME_HEADER_BYTES_MAX, FrameError, RepeatAnswer, Route,
+    SECTIONS_MAX, Section,
+};
 use crate::io::LeaderHint;
 use crate::ops::GroupId;
 use crate::positions;
@@ -20,6 +26,9 @@ use crate::positions;
 pub struct Frame {
     /// The sender's shard.
     pub from_shard: u16,
+    /// Whether the sender knows beats that are [kept](super::Beats::is_kept), and what repeats
+    /// them.
+    pub knows_repeats: bool,
     /// What it says, in order.
     pub sections: Vec<Section>,
 }
@@ -31,7 +40,7 @@ pub struct Frame {
 ///
 /// [`FrameError`] if anything about it cannot be believed.
 pub fn decode(bytes: &Buffer, route: &Route) -> Result<Frame, FrameError> {
-    let header_len = check_header(bytes)?;
+    let (header_len, flags) = check_header(bytes)?;
     let mut reader = Reader::new(&bytes[16..header_len]);
     check_route(&mut reader, route)?;
     let from_shard = reader.u16()?;
@@ -62,12 +71,14 @@ pub fn decode(bytes: &Buffer, route: &Route) -> Result<Frame, FrameError> {
     }
     Ok(Frame {
         from_shard,
+        knows_repeats: flags & FLAG_KNOWS_REPEATS != 0,
         sections,
     })
 }
 
-/// Checks everything that can be checked before a field is believed; the headers' length.
-fn check_header(bytes: &[u8]) -> Result<usize, FrameError> {
+/// Checks everything that can be checked before a field is believed; the headers' length and
+/// flags.
+fn check_header(bytes: &[u8]) -> Result<(usize, u16), FrameError> {
     if bytes.len() < HEADER_BYTES {
         return Err(TOO_SHORT);
     }
@@ -77,7 +88,7 @@ fn check_header(bytes: &[u8]) -> Result<usize, FrameError> {
         return Err(FrameError::Magic);
     }
     let version = reader.u16()?;
-    let _flags = reader.u16()?;
+    let flags = reader.u16()?;
     let claimed = reader.u32()?;
     let header_len = usize::try_from(claimed)
         .ok()
@@ -93,7 +104,7 @@ fn check_header(bytes: &[u8]) -> Result<usize, FrameError> {
             known: VERSION,
         });
     }
-    Ok(header_len)
+    Ok((header_len, flags))
 }
 
 fn check_route(reader: &mut Reader<'_>, route: &Route) -> Result<(), FrameError> {
@@ -138,8 +149,11 @@ struct Decoder<'a> {
 impl Decoder<'_> {
     fn section(&mut self) -> Result<Section, FrameError> {
         match self.reader.u8()? {
-            tag::BEATS => self.beats(),
+            tag::BEATS => self.beats(false),
+            tag::KEPT_BEATS => self.beats(true),
             tag::BEAT_ANSWERS => self.beat_answers(),
+            tag::REPEAT => self.repeat(),
+            tag::REPEAT_ANSWER => self.repeat_answer(),
             tag::LEADERS => self.leaders(),
             tag::SERVICE => self.service(),
             tag::WANTED => self.wanted(),
@@ -336,7 +350,7 @@ impl Decoder<'_> {
         })
     }
 
-    fn beats(&mut self) -> Result<Section, FrameError> {
+    fn beats(&mut self, is_kept: bool) -> Result<Section, FrameError> {
         let round = BeatRound(self.reader.u64()?);
         let count = self.reader.count(width::ROW)?;
         let mut rows = Vec::with_capacity(count);
@@ -354,6 +368,7 @@ impl Decoder<'_> {
             round,
             rows,
             places,
+            is_kept,
         }))
     }
 
@@ -365,6 +380,33 @@ impl Decoder<'_> {
         for _ in 0..count {
             answered.push((self.reader.u32()?, self.reader.u32()?));
         }
+        Ok(Section::BeatAnswers(BeatAnswers {
+            to_shard,
+            round,
+            answered,
+            exceptions: self.exceptions()?,
+        }))
+    }
+
+    fn repeat(&mut self) -> Result<Section, FrameError> {
+        Ok(Section::Repeat(BeatRepeat {
+            to_shard: self.reader.u16()?,
+            round: BeatRound(self.reader.u64()?),
+            of: BeatRound(self.reader.u64()?),
+        }))
+    }
+
+    fn repeat_answer(&mut self) -> Result<Section, FrameError> {
+        Ok(Section::RepeatAnswer(RepeatAnswer {
+            to_shard: self.reader.u16()?,
+            round: BeatRound(self.reader.u64()?),
+            of: BeatRound(self.reader.u64()?),
+            is_known: self.bool()?,
+            exceptions: self.exceptions()?,
+        }))
+    }
+
+    fn exceptions(&mut self) -> Result<Vec<(u32, BeatException)>, FrameError> {
         let count = self.reader.count(width::EXCEPTION)?;
         let mut exceptions = Vec::with_capacity(count);
         for _ in 0..count {
@@ -380,12 +422,7 @@ impl Decoder<'_> {
                 },
             ));
         }
-        Ok(Section::BeatAnswers(BeatAnswers {
-            to_shard,
-            round,
-            answered,
-            exceptions,
-        }))
+        Ok(exceptions)
     }
 
     fn leaders(&mut self) -> Result<Section, FrameError> {

@@ -4,9 +4,10 @@ use highwater_consensus::{AppendOutcome, BeatException, EntryId, Message, Term};
 use highwater_log::{Base, Entry, EntryKind, Position};
 use highwater_record::{Buffer, crc32c};
 
-use super::wire::{HEADER_BYTES, MAGIC, Put, VERSION, outcome, tag, width};
+use super::wire::{FLAG_KNOWS_REPEATS, HEADER_BYTES, MAGIC, Put, VERSION, outcome, tag, width};
 use super::{
-    BeatAnswers, Beats, FRAME_BYTES_TARGET, FRAME_HEADER_BYTES_MAX, Route, SECTIONS_MAX, Section,
+    BeatAnswers, BeatRepeat, Beats, FRAME_BYTES_TARGET, FRAME_HEADER_BYTES_MAX, RepeatAnswer,
+    Route, SECTIONS_MAX, Section,
 };
 use crate::io::LeaderHint;
 use crate::ops::GroupId;
@@ -72,6 +73,8 @@ impl FrameBuilder {
             } => self.push_base(*group, message, base),
             Section::Beats(beats) => self.push_beats(beats),
             Section::BeatAnswers(answers) => self.push_beat_answers(answers),
+            Section::Repeat(repeat) => self.push_repeat(*repeat),
+            Section::RepeatAnswer(answer) => self.push_repeat_answer(answer),
             Section::Leaders(leaders) => self.push_leaders(leaders),
             Section::Wanted {
                 group,
@@ -117,7 +120,7 @@ impl FrameBuilder {
         front.put_u32(0);
         front.put(&MAGIC);
         front.put_u16(VERSION);
-        front.put_u16(0);
+        front.put_u16(FLAG_KNOWS_REPEATS);
         front.put_len(headers.len());
         front.put(&route.cluster.0);
         front.put_u32(route.from.0);
@@ -297,7 +300,10 @@ impl FrameBuilder {
     }
 
     fn push_beats(&mut self, beats: &Beats) {
-        self.headers.put_u8(tag::BEATS);
+        self.headers.put_u8(match beats.is_kept {
+            true => tag::KEPT_BEATS,
+            false => tag::BEATS,
+        });
         self.headers.put_u64(beats.round.0);
         self.headers.put_len(beats.rows.len());
         for (group, row) in &beats.rows {
@@ -317,8 +323,28 @@ impl FrameBuilder {
             self.headers.put_u32(first);
             self.headers.put_u32(count);
         }
-        self.headers.put_len(answers.exceptions.len());
-        for &(place, exception) in &answers.exceptions {
+        self.put_exceptions(&answers.exceptions);
+    }
+
+    fn push_repeat(&mut self, repeat: BeatRepeat) {
+        self.headers.put_u8(tag::REPEAT);
+        self.headers.put_u16(repeat.to_shard);
+        self.headers.put_u64(repeat.round.0);
+        self.headers.put_u64(repeat.of.0);
+    }
+
+    fn push_repeat_answer(&mut self, answer: &RepeatAnswer) {
+        self.headers.put_u8(tag::REPEAT_ANSWER);
+        self.headers.put_u16(answer.to_shard);
+        self.headers.put_u64(answer.round.0);
+        self.headers.put_u64(answer.of.0);
+        self.headers.put_u8(answer.is_known.into());
+        self.put_exceptions(&answer.exceptions);
+    }
+
+    fn put_exceptions(&mut self, exceptions: &[(u32, BeatException)]) {
+        self.headers.put_len(exceptions.len());
+        for &(place, exception) in exceptions {
             self.headers.put_u32(place);
             let (kind, term) = match exception {
                 BeatException::HigherTerm { term } => (1, term.get()),

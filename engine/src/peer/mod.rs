@@ -85,6 +85,10 @@ pub enum Section {
     Beats(Beats),
     /// The answer to a part of them.
     BeatAnswers(BeatAnswers),
+    /// "Rows as in that one": heartbeats that were sent before, and confirmed.
+    Repeat(BeatRepeat),
+    /// The answer to it.
+    RepeatAnswer(RepeatAnswer),
     /// Who leads what.
     Leaders(Vec<LeaderHint>),
     /// The sender has a hole in its log, and asks for what is missing.
@@ -124,6 +128,37 @@ pub struct Beats {
     /// Which rows of the round these are: the place of each in the frame that was sent. A node
     /// with several shards hands each of them its part.
     pub places: Vec<u32>,
+    /// Whether the receiver is to keep the rows that it confirms, since a [`BeatRepeat`] may come
+    /// to stand for them. Only for who has said that it knows those ([`Frame::knows_repeats`]).
+    pub is_kept: bool,
+}
+
+/// Stands for the rows of an earlier round that one shard has confirmed and kept: they are sent
+/// again, as they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BeatRepeat {
+    /// The receiving node's shard.
+    pub to_shard: u16,
+    /// The number of this round.
+    pub round: BeatRound,
+    /// The round that the rows were in.
+    pub of: BeatRound,
+}
+
+/// What a shard answers to a [`BeatRepeat`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepeatAnswer {
+    /// The shard that the round came from.
+    pub to_shard: u16,
+    /// The round that is answered.
+    pub round: BeatRound,
+    /// The round that it repeats.
+    pub of: BeatRound,
+    /// Whether the rows are here. If not, nothing is confirmed.
+    pub is_known: bool,
+    /// What is to be said against some of them: the place in the round that was repeated, and
+    /// what. All others are confirmed.
+    pub exceptions: Vec<(u32, BeatException)>,
 }
 
 /// What a shard answers to its part of a round of beats.
@@ -152,6 +187,8 @@ impl Section {
             | Section::Supply { group, .. } => Some(*group),
             Section::Beats(_)
             | Section::BeatAnswers(_)
+            | Section::Repeat(_)
+            | Section::RepeatAnswer(_)
             | Section::Leaders(_)
             | Section::Service { .. } => None,
         }

@@ -171,6 +171,35 @@ fn all_sections() -> Vec<Section> {
                 },
             )],
             places: vec![0],
+            is_kept: false,
+        }),
+        Section::Beats(Beats {
+            round: BeatRound(9),
+            rows: vec![
+                (
+                    GROUP,
+                    BeatRow {
+                        term: term(5),
+                        last: LogIndex(12),
+                        commit: LogIndex(12),
+                    },
+                );
+                2
+            ],
+            places: vec![0, 1],
+            is_kept: true,
+        }),
+        Section::Repeat(BeatRepeat {
+            to_shard: 3,
+            round: BeatRound(10),
+            of: BeatRound(9),
+        }),
+        Section::RepeatAnswer(RepeatAnswer {
+            to_shard: 3,
+            round: BeatRound(10),
+            of: BeatRound(9),
+            is_known: true,
+            exceptions: vec![(1, BeatException::Unknown)],
         }),
         Section::BeatAnswers(BeatAnswers {
             to_shard: 1,
@@ -234,6 +263,7 @@ fn every_section_comes_out_as_it_went_in() {
     let sections = all_sections();
     let frame = read(frame_of(&sections)).unwrap();
     assert_eq!(frame.from_shard, 6);
+    assert!(frame.knows_repeats);
     assert_eq!(frame.sections, sections);
 }
 
@@ -246,7 +276,7 @@ fn the_bytes_are_those_of_the_format() {
     });
     let frame = frame_of(&[vote]);
     let mut expected = b"HWPF".to_vec();
-    expected.extend_from_slice(&[1, 0, 0, 0]);
+    expected.extend_from_slice(&[1, 0, 1, 0]);
     expected.extend_from_slice(&[96 + 26, 0, 0, 0]);
     expected.extend_from_slice(&[1; 16]);
     expected.extend_from_slice(&[2, 0, 0, 0, 3, 0, 0, 0]);
@@ -258,6 +288,36 @@ fn the_bytes_are_those_of_the_format() {
     expected.extend_from_slice(&[3, 7, 0, 0, 0, 0, 0, 0, 0, 8, 7, 6, 5]);
     expected.extend_from_slice(&[0x11, 0, 0, 0, 0, 0, 0, 0, 0x22, 0, 0, 0, 1]);
     assert_eq!(frame[4..], expected);
+}
+
+#[test]
+fn what_repeats_a_beat_has_the_bytes_of_the_format() {
+    let repeat = BeatRepeat {
+        to_shard: 0x0102,
+        round: BeatRound(0x0a),
+        of: BeatRound(0x09),
+    };
+    let answer = RepeatAnswer {
+        to_shard: 4,
+        round: BeatRound(0x0a),
+        of: BeatRound(0x09),
+        is_known: true,
+        exceptions: vec![(7, BeatException::HigherTerm { term: term(6) })],
+    };
+    let frame = frame_of(&[Section::Repeat(repeat), Section::RepeatAnswer(answer)]);
+    let mut expected = vec![16, 2, 1, 10, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0];
+    expected.extend_from_slice(&[17, 4, 0, 10, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+    expected.extend_from_slice(&[1, 1, 0, 0, 0, 7, 0, 0, 0, 1, 6, 0, 0, 0]);
+    assert_eq!(frame[96..], expected);
+}
+
+/// A node of an earlier release sets no flags, and is not sent what it does not know.
+#[test]
+fn who_does_not_say_that_it_knows_repeated_beats_is_taken_not_to() {
+    let mut frame = frame_of(&[]);
+    frame[10] = 0;
+    reseal(&mut frame);
+    assert!(!read(frame).unwrap().knows_repeats);
 }
 
 #[test]

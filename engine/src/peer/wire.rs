@@ -6,6 +6,9 @@ use super::error::FrameError;
 pub(super) const MAGIC: [u8; 4] = *b"HWPF";
 /// The version written here.
 pub(super) const VERSION: u16 = 1;
+/// In the flags of the header: the sender knows beats that are repeated by number
+/// ([`tag::KEPT_BEATS`] and on). Who does not takes no notice of flags.
+pub(super) const FLAG_KNOWS_REPEATS: u16 = 1;
 /// Bytes before the first section.
 pub(super) const HEADER_BYTES: usize = 96;
 
@@ -25,6 +28,9 @@ pub(super) mod tag {
     pub(crate) const SERVICE: u8 = 12;
     pub(crate) const WANTED: u8 = 13;
     pub(crate) const SUPPLY: u8 = 14;
+    pub(crate) const KEPT_BEATS: u8 = 15;
+    pub(crate) const REPEAT: u8 = 16;
+    pub(crate) const REPEAT_ANSWER: u8 = 17;
 }
 
 /// What came of an append.

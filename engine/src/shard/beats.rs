@@ -55,6 +55,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             round,
             rows,
             places: Vec::new(),
+            is_kept: false,
         });
         self.links.push(to, session, Lane::Control, &beats);
     }

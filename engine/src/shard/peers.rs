@@ -99,6 +99,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
                         round: beats.round,
                         rows: Vec::new(),
                         places: Vec::new(),
+                        is_kept: beats.is_kept,
                     });
                     part.rows.push(row);
                     part.places.push(place);
@@ -114,6 +115,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 let part = is_here.then_some((shard, Section::BeatAnswers(answers)));
                 part.into_iter().collect()
             }
+            Section::Repeat(_) | Section::RepeatAnswer(_) => Vec::new(),
             Section::Service { to_shard, message } => {
                 let shard = ShardId(to_shard);
                 let part =

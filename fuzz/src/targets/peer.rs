@@ -37,7 +37,11 @@ fn read(bytes: &Buffer, route: &Route) {
         .for_each(|section| builder.push(section));
     let written = Buffer::from(whole(&builder.finish(route, frame.from_shard)));
     let again = decode(&written, route).expect("what we write, we read");
-    assert_eq!(again, frame);
+    // What it knows of later sections its sender says for itself.
+    assert_eq!(
+        (again.from_shard, again.sections),
+        (frame.from_shard, frame.sections)
+    );
 }
 
 /// Sets the magic, the version, and the checksum over as many bytes as the headers are said to be.

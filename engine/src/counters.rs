@@ -13,6 +13,16 @@ pub struct ShardCounters {
     pub sections_ignored: u64,
     /// Frames sent to peers.
     pub frames_sent: u64,
+    /// Rows of beats sent to peers; none for groups that are idle.
+    pub beat_rows_sent: u64,
+    /// Rounds of beats of which peers have said that their rows are as in an earlier one.
+    pub repeats_heard: u64,
+    /// Those of them whose earlier one was not kept.
+    pub repeats_unknown: u64,
+    /// Rows in them against which something was to be said.
+    pub repeat_exceptions: u64,
+    /// Rounds that were kept and not heard of for an election timeout.
+    pub repeats_missed: u64,
     /// Alarms that the log has raised.
     pub alarms: u64,
 }

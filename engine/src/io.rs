@@ -210,6 +210,8 @@ pub enum ShardMessage {
         from_shard: u16,
         /// In which life of the link.
         session: Session,
+        /// Whether the peer knows beats that are repeated.
+        knows_repeats: bool,
         /// What it says.
         sections: Vec<crate::peer::Section>,
     },

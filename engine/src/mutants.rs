@@ -49,6 +49,12 @@ pub enum Mutant {
     StartBelievesClock,
     /// What is written while the wall clock has gone back is stamped with its time.
     StampsGoBack,
+    /// Beats that are repeated are confirmed for a replica that has another leader in this turn.
+    UnsteppedRowsStand,
+    /// A round of beats that was kept waits for its leader for ever.
+    KeptForEver,
+    /// Beats are repeated of a group that is not led any more.
+    LostRowsRepeated,
 }
 
 #[cfg(feature = "mutants")]

@@ -14,9 +14,11 @@
 mod beats;
 mod config;
 mod groups;
+mod kept;
 mod links;
 mod peers;
 mod route;
+mod standing;
 mod timeouts;
 
 #[cfg(test)]
@@ -39,6 +41,7 @@ use crate::wall_clock::WallClock;
 
 pub use config::{ShardConfig, Timing};
 
+use kept::Kept;
 use links::Links;
 use timeouts::Timeouts;
 
@@ -74,6 +77,7 @@ pub struct Shard<S: Storage, V: Service> {
     led: BTreeSet<GroupId>,
     timeouts: Timeouts,
     links: Links,
+    kept: Kept,
     service: V,
     ops: OpQueue,
     effects: Effects,
@@ -123,6 +127,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             dirty: BTreeSet::new(),
             led: BTreeSet::new(),
             timeouts: Timeouts::default(),
+            kept: Kept::default(),
             service,
             ops: OpQueue::new(),
             effects: Effects::default(),
@@ -251,6 +256,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
         [
             self.timeouts.next(),
             self.links.next_beat(),
+            self.next_let_go(),
             self.service.next_timeout(),
             store.map(|due| housekeeping(due, now)),
         ]
@@ -377,15 +383,25 @@ impl<S: Storage, V: Service> Shard<S, V> {
     }
 
     fn take_timeouts(&mut self, now: Now) -> bool {
+        self.let_go_of_silent(now);
         for _ in 0..TIMEOUTS_PER_TURN_MAX {
             let Some(group) = self.timeouts.pop_due(now.monotonic) else {
                 self.service_timeout(now);
                 return false;
             };
+            let mut must_look = false;
+            if self.led.contains(&group) {
+                self.confirm(group);
+                // However well it is heard, it is to make way for one that is whole.
+                must_look = self.store.first_hole(group).is_some();
+            }
             let partition = self.partitions.get(&group);
             match partition.and_then(|it| it.next_timeout()) {
-                // A beat has moved it to later.
-                Some(due) if due > now.monotonic => self.timeouts.set(group, Some(due)),
+                // A beat, or its answer, has moved it to later.
+                Some(due) if due > now.monotonic && !must_look => {
+                    self.timeouts.set(group, Some(due));
+                }
+                None if partition.is_some_and(|it| it.is_waited_for()) => {}
                 _ => self.with_partition(now, group, Partition::handle_timeout),
             }
         }
@@ -434,13 +450,20 @@ impl<S: Storage, V: Service> Shard<S, V> {
     }
 
     fn note_stepped(&mut self, group: GroupId) {
-        let partition = self.partitions.get(&group);
-        if partition.is_some_and(|it| it.is_leader()) {
-            self.led.insert(group);
-        } else {
-            self.led.remove(&group);
+        let mut due = None;
+        let mut is_led = false;
+        if let Some(partition) = self.partitions.get_mut(&group) {
+            self.kept.review(partition);
+            due = partition.next_timeout();
+            is_led = partition.is_leader();
         }
-        let due = partition.and_then(|it| it.next_timeout());
+        let was_led = match is_led {
+            true => !self.led.insert(group),
+            false => self.led.remove(&group),
+        };
+        if is_led || was_led {
+            self.links.watch(group);
+        }
         self.timeouts.set(group, due);
     }
 
@@ -454,6 +477,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
         let Some(partition) = self.partitions.get_mut(&group) else {
             return;
         };
+        self.kept.tell(partition);
         self.dirty.insert(group);
         let service = &self.service;
         let owner_state = |group| {

@@ -7,6 +7,7 @@
 
 mod admit;
 mod apply;
+mod beats;
 mod events;
 mod operate;
 mod producers;
@@ -33,6 +34,7 @@ use crate::ops::{GroupConfig, GroupId, GroupSpec, OpId, OpResult, ReplicaStatus}
 use crate::peer::Section;
 use crate::positions::{self, Positions};
 
+pub(crate) use beats::{KeptId, KeptPlace};
 pub(crate) use restore::Restored;
 pub use state::{GroupState, GroupStateError};
 
@@ -139,6 +141,7 @@ pub(crate) struct Partition {
     supplier: repair::Supplier,
     making_way: repair::MakingWay,
     is_disk_full: bool,
+    kept_place: Option<KeptPlace>,
 }
 
 impl Partition {
@@ -174,6 +177,7 @@ impl Partition {
             supplier: repair::Supplier::default(),
             making_way: repair::MakingWay::default(),
             is_disk_full: false,
+            kept_place: None,
         })
     }
 
@@ -224,7 +228,8 @@ impl Partition {
         if self.frozen.is_some() {
             return None;
         }
-        let election = self.raft.next_timeout().filter(|_| !self.is_dormant());
+        let is_asleep = self.is_dormant() || self.is_waited_for();
+        let election = self.raft.next_timeout().filter(|_| !is_asleep);
         let retention = self.is_leader().then_some(self.retention_due);
         [election, retention, self.waiting.held_until()]
             .into_iter()
@@ -321,50 +326,6 @@ impl Partition {
             is_proposal: false,
         };
         self.arriving.insert(key, arriving);
-    }
-
-    /// A leader's row for this group; what is to be said against it.
-    pub(crate) fn handle_beat(
-        &mut self,
-        now: Now,
-        from: NodeId,
-        session: Session,
-        row: consensus::BeatRow,
-    ) -> Option<consensus::BeatException> {
-        if self.frozen.is_some() {
-            return Some(consensus::BeatException::Unknown);
-        }
-        self.raft.handle_beat(now.monotonic, from, session, row)
-    }
-
-    /// The answer to a row that this replica sent.
-    pub(crate) fn handle_beat_ack(
-        &mut self,
-        now: Now,
-        from: NodeId,
-        session: Session,
-        round: consensus::BeatRound,
-        exception: Option<consensus::BeatException>,
-    ) {
-        self.raft
-            .handle_beat_ack(now.monotonic, from, session, round, exception);
-    }
-
-    /// Whether the next [`step`](Self::step) has something to do that a beat has brought about.
-    pub(crate) fn has_output(&self) -> bool {
-        self.raft.has_output()
-    }
-
-    /// The row for `peer`, if this replica leads and `peer` follows.
-    pub(crate) fn beat_row(
-        &mut self,
-        peer: NodeId,
-        round: consensus::BeatRound,
-    ) -> Option<consensus::BeatRow> {
-        if self.is_silent() {
-            return None;
-        }
-        self.raft.beat_row(peer, round)
     }
 
     pub(crate) fn handle_peer_up(&mut self, now: Now, peer: NodeId, session: Session) {

@@ -7,7 +7,7 @@ use highwater_log::storage::Storage;
 use super::{OpenShardError, Shard};
 use crate::io::Now;
 use crate::ops::{CONTROLLER, GroupCommand, GroupId, GroupSpec};
-use crate::partition::{Partition, Restored};
+use crate::partition::{KeptPlace, Partition, Restored};
 use crate::service::Service;
 
 impl<S: Storage, V: Service> Shard<S, V> {
@@ -115,6 +115,12 @@ impl<S: Storage, V: Service> Shard<S, V> {
         let was_recovered = self.recovered.remove(&group).is_some();
         self.timeouts.set(group, None);
         self.dirty.remove(&group);
+        self.links.watch(group);
+        let partition = self.partitions.get_mut(&group);
+        if let Some(place) = partition.and_then(|it| it.set_kept_place(None)) {
+            let stands = false;
+            self.kept.set(KeptPlace { stands, ..place });
+        }
         self.led.remove(&group);
         if (self.partitions.remove(&group).is_some() || was_recovered)
             && let Err(error) = self.store.drop_group(group)

@@ -1,12 +1,13 @@
 //! The links to peers, and what waits to go out over them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use highwater_consensus::{BeatRound, Lane, NodeId, Session};
+use highwater_consensus::{BeatRound, BeatRow, Lane, NodeId, Session};
 use highwater_log::Incarnation;
 
 use super::config::ShardConfig;
+use super::standing::{PartId, Standing};
 use crate::ops::GroupId;
 use crate::peer::{FrameBuilder, Route, Section};
 
@@ -21,8 +22,20 @@ pub(super) struct Link {
     /// When the next beats are due.
     beat_due: Duration,
     /// Which groups had which rows, by round.
-    rounds: VecDeque<(BeatRound, Vec<GroupId>)>,
+    rounds: VecDeque<Round>,
+    standing: Standing,
     lanes: BTreeMap<Lane, LaneOut>,
+}
+
+/// A round of beats that is not answered, or not by all.
+#[derive(Debug)]
+struct Round {
+    number: BeatRound,
+    groups: Vec<GroupId>,
+    /// Their rows, if the peer is to keep them.
+    kept: Vec<BeatRow>,
+    /// The shards of the peer that have answered those.
+    kept_by: BTreeSet<u16>,
 }
 
 /// What goes out by one lane.
@@ -82,18 +95,17 @@ impl Links {
             incarnation,
             beat_due: now + slice,
             rounds: VecDeque::new(),
+            standing: Standing::default(),
             lanes: BTreeMap::new(),
         };
         self.by_node.insert(node, link);
     }
 
-    /// A link is down; whether it was the one that is up.
-    pub(super) fn down(&mut self, node: NodeId, session: Session) -> bool {
-        let is_current = self.session(node) == Some(session);
-        if is_current {
+    /// A link is down, if it was the one that is up.
+    pub(super) fn down(&mut self, node: NodeId, session: Session) {
+        if self.session(node) == Some(session) {
             self.by_node.remove(&node);
         }
-        is_current
     }
 
     pub(super) fn session(&self, node: NodeId) -> Option<Session> {
@@ -185,15 +197,60 @@ impl Links {
         self.next_round
     }
 
-    /// The groups whose rows are in `round`, in their order.
-    pub(super) fn note_round(&mut self, to: NodeId, round: BeatRound, groups: Vec<GroupId>) {
+    /// What stands at a peer that is linked.
+    pub(super) fn standing(&mut self, node: NodeId) -> Option<&mut Standing> {
+        self.by_node.get_mut(&node).map(|link| &mut link.standing)
+    }
+
+    /// The group's row may have changed, for all peers.
+    pub(super) fn watch(&mut self, group: GroupId) {
+        for link in self.by_node.values_mut() {
+            link.standing.watch(group);
+        }
+    }
+
+    /// The rows of `round`, in their order, and whether the peer is to keep them.
+    pub(super) fn note_round(
+        &mut self,
+        to: NodeId,
+        round: BeatRound,
+        rows: &[(GroupId, BeatRow)],
+        is_kept: bool,
+    ) {
         let Some(link) = self.by_node.get_mut(&to) else {
             return;
         };
         if link.rounds.len() == ROUNDS_MAX {
             link.rounds.pop_front();
         }
-        link.rounds.push_back((round, groups));
+        let kept = rows.iter().filter(|_| is_kept);
+        link.rounds.push_back(Round {
+            number: round,
+            groups: rows.iter().map(|(group, _)| *group).collect(),
+            kept: kept.map(|(_, row)| *row).collect(),
+            kept_by: BTreeSet::new(),
+        });
+    }
+
+    /// The rows that a shard of `node` was to keep and has confirmed, with their places; once, and
+    /// only of a round whose rows were to be kept.
+    pub(super) fn take_kept_rows(
+        &mut self,
+        node: NodeId,
+        part: PartId,
+        confirmed: &[(u32, GroupId)],
+    ) -> Option<Vec<(u32, GroupId, BeatRow)>> {
+        let link = self.by_node.get_mut(&node)?;
+        let mut rounds = link.rounds.iter_mut();
+        let round = rounds.find(|round| round.number == part.round)?;
+        if round.kept.is_empty() || confirmed.is_empty() || !round.kept_by.insert(part.shard) {
+            return None;
+        }
+        let rows = confirmed.iter().filter_map(|&(place, group)| {
+            let at = usize::try_from(place).ok()?;
+            Some((place, group, *round.kept.get(at)?))
+        });
+        Some(rows.collect())
     }
 
     /// The groups whose rows are in `round`, if it is still remembered.
@@ -201,7 +258,7 @@ impl Links {
         let link = self.by_node.get(&node)?;
         let mut rounds = link.rounds.iter();
         rounds
-            .find(|(known, _)| *known == round)
-            .map(|(_, groups)| groups.as_slice())
+            .find(|known| known.number == round)
+            .map(|round| round.groups.as_slice())
     }
 }

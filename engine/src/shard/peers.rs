@@ -9,6 +9,7 @@ use highwater_record::Buffer;
 
 use super::Shard;
 use crate::io::{LeaderHint, Now, Output, ShardId, ShardMessage};
+use crate::ops::GroupId;
 use crate::partition::PeerSend;
 use crate::peer::{self, Beats, Section};
 use crate::service::{Service, ServiceAddress};
@@ -26,6 +27,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
         }
         self.links.up(now.monotonic, node, session, incarnation);
         for (&group, partition) in &mut self.partitions {
+            self.kept.tell(partition);
             partition.handle_peer_up(now, node, session);
             self.dirty.insert(group);
         }
@@ -39,14 +41,29 @@ impl<S: Storage, V: Service> Shard<S, V> {
     }
 
     pub(super) fn peer_down(&mut self, now: Now, node: NodeId, session: Session) {
-        if !self.links.down(node, session) {
+        if self.links.session(node) != Some(session) {
             return;
         }
+        self.forget_beats(node, session);
+        self.links.down(node, session);
         for (&group, partition) in &mut self.partitions {
+            self.kept.tell(partition);
             partition.handle_peer_down(now, node, session);
             self.dirty.insert(group);
         }
         self.service.handle_peer(now, node, false);
+    }
+
+    /// A session ends, and with it what stood in it. Before that each replica is told when it was
+    /// last heard.
+    fn forget_beats(&mut self, node: NodeId, session: Session) {
+        for kept in self.kept.of(node) {
+            self.let_go(kept);
+        }
+        let groups: Vec<GroupId> = self.led.iter().copied().collect();
+        for group in groups {
+            self.confirm_by(node, session, group);
+        }
     }
 
     pub(super) fn peer_frame(&mut self, now: Now, from: NodeId, session: Session, bytes: &Buffer) {
@@ -63,6 +80,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 return;
             }
         };
+        self.note_knowledge(from, session, frame.knows_repeats);
         let mut elsewhere: BTreeMap<ShardId, Vec<Section>> = BTreeMap::new();
         for section in frame.sections {
             for (shard, part) in self.split(section) {
@@ -78,9 +96,19 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 from,
                 from_shard: frame.from_shard,
                 session,
+                knows_repeats: frame.knows_repeats,
                 sections,
             };
             self.outputs.push_back(Output::ToShard { to, message });
+        }
+    }
+
+    /// What a frame of the peer has said that it knows.
+    pub(super) fn note_knowledge(&mut self, from: NodeId, session: Session, knows_repeats: bool) {
+        if self.links.session(from) == Some(session)
+            && let Some(standing) = self.links.standing(from)
+        {
+            standing.knows_repeats = knows_repeats;
         }
     }
 
@@ -115,7 +143,16 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 let part = is_here.then_some((shard, Section::BeatAnswers(answers)));
                 part.into_iter().collect()
             }
-            Section::Repeat(_) | Section::RepeatAnswer(_) => Vec::new(),
+            Section::Repeat(repeat) => {
+                let shard = ShardId(repeat.to_shard);
+                let part = (shard.0 < shards).then_some((shard, Section::Repeat(repeat)));
+                part.into_iter().collect()
+            }
+            Section::RepeatAnswer(answer) => {
+                let shard = ShardId(answer.to_shard);
+                let part = (shard.0 < shards).then_some((shard, Section::RepeatAnswer(answer)));
+                part.into_iter().collect()
+            }
             Section::Service { to_shard, message } => {
                 let shard = ShardId(to_shard);
                 let part =
@@ -148,7 +185,15 @@ impl<S: Storage, V: Service> Shard<S, V> {
         }
         match section {
             Section::Beats(beats) => self.beats_received(now, from, from_shard, session, beats),
-            Section::BeatAnswers(answers) => self.beats_answered(now, from, session, &answers),
+            Section::BeatAnswers(answers) => {
+                self.beats_answered(now, from, from_shard, session, &answers);
+            }
+            Section::Repeat(repeat) => {
+                self.repeat_received(now, from, from_shard, session, repeat);
+            }
+            Section::RepeatAnswer(answer) => {
+                self.repeat_answered(now, from, from_shard, session, &answer);
+            }
             Section::Leaders(hints) => {
                 for hint in hints {
                     self.service.handle_leader(now, hint);
@@ -179,6 +224,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 let group = of_group.group().expect("the others are of one group");
                 match self.partitions.get_mut(&group) {
                     Some(partition) => {
+                        self.kept.tell(partition);
                         partition.handle_section(&self.store, now, from, session, of_group);
                         self.dirty.insert(group);
                     }

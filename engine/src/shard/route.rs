@@ -114,8 +114,10 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 from,
                 from_shard,
                 session,
+                knows_repeats,
                 sections,
             } => {
+                self.note_knowledge(from, session, knows_repeats);
                 for section in sections {
                     self.section(now, from, from_shard, session, section);
                 }

@@ -19,6 +19,7 @@ use crate::ops::{
     Batch, CommittedKind, GroupCommand, GroupConfig, GroupId, GroupSpec, Op, OpResult, Outcome,
     ReplicaStatus,
 };
+use crate::peer::{FrameBuilder, Route, Section};
 use crate::service::NoService;
 use crate::shard::{Shard, ShardConfig, Timing};
 
@@ -180,8 +181,21 @@ impl Cluster {
     }
 
     fn host(&mut self, id: NodeId) {
+        self.host_group(id, GROUP);
+    }
+
+    /// One more group, with a replica on each node.
+    pub(super) fn host_everywhere(&mut self, group: GroupId) {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        for id in ids {
+            self.host_group(id, group);
+        }
+        self.settle();
+    }
+
+    fn host_group(&mut self, id: NodeId, group: GroupId) {
         let spec = GroupSpec {
-            group: GROUP,
+            group,
             replicas: self.nodes.keys().copied().collect(),
             config: GroupConfig::default(),
         };
@@ -292,13 +306,21 @@ impl Cluster {
 
     /// Leaves an operation to the node's next turn, behind what has come from its peers.
     pub(super) fn push(&mut self, number: u32, op: Op) -> Ticket {
+        self.push_to(number, GROUP, op)
+    }
+
+    /// Asks another group than the first.
+    pub(super) fn submit_to(&mut self, number: u32, group: GroupId, op: Op) -> Ticket {
+        let ticket = self.push_to(number, group, op);
+        self.settle();
+        ticket
+    }
+
+    fn push_to(&mut self, number: u32, group: GroupId, op: Op) -> Ticket {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
-        self.shard(NodeId(number)).push(Input::Local {
-            ticket,
-            group: GROUP,
-            op,
-        });
+        let shard = self.shard(NodeId(number));
+        shard.push(Input::Local { ticket, group, op });
         ticket
     }
 
@@ -388,7 +410,11 @@ impl Cluster {
     }
 
     pub(super) fn drop_group(&mut self) {
-        self.shard(NodeId(1))
+        self.drop_group_on(1);
+    }
+
+    pub(super) fn drop_group_on(&mut self, number: u32) {
+        self.shard(NodeId(number))
             .push(Input::Group(GroupCommand::Drop(GROUP)));
         self.settle();
     }
@@ -398,6 +424,58 @@ impl Cluster {
         let budget = &self.nodes[&NodeId(number)].budget;
         let left = budget.limit() - budget.used();
         budget.charge(left).unwrap()
+    }
+
+    /// Something that a node never said reaches another.
+    pub(super) fn forge(&mut self, from: u32, to: u32, section: &Section) {
+        let frame = self.forged(from, to, section);
+        self.hostile_frame(from, to, frame);
+    }
+
+    fn forged(&self, from: u32, to: u32, section: &Section) -> Vec<u8> {
+        let (from, to) = (NodeId(from), NodeId(to));
+        let route = Route {
+            cluster: ClusterId([9; 16]),
+            from,
+            from_incarnation: incarnation(from),
+            to,
+            to_incarnation: incarnation(to),
+            session: self.session,
+        };
+        let mut builder = FrameBuilder::new();
+        builder.push(section);
+        let chunks = builder.finish(&route, 0);
+        chunks.iter().flat_map(|chunk| chunk.to_vec()).collect()
+    }
+
+    /// The same, in one turn with the next beats of the first node, and before them.
+    pub(super) fn forge_before_beats(&mut self, from: u32, to: u32, section: &Section) {
+        let bytes = Buffer::from(self.forged(from, to, section));
+        loop {
+            let now = self.clock();
+            let shard = self.shard(NodeId(1));
+            shard.turn(now);
+            let outputs: Vec<Output> = std::iter::from_fn(|| shard.poll_output()).collect();
+            let is_to_them = |output: &Output| matches!(output, Output::PeerFrame { to: node, .. } if *node == NodeId(to));
+            let is_time = outputs.iter().any(is_to_them);
+            if is_time {
+                let input = Input::PeerFrame {
+                    from: NodeId(from),
+                    session: self.session,
+                    lane: Lane::Control,
+                    bytes: bytes.clone(),
+                };
+                self.shard(NodeId(to)).push(input);
+            }
+            for output in outputs {
+                self.carry(NodeId(1), output);
+            }
+            self.settle();
+            if is_time {
+                return;
+            }
+            self.now += STEP;
+        }
     }
 
     pub(super) fn hostile_frame(&mut self, from: u32, to: u32, bytes: Vec<u8>) {

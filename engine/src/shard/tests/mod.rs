@@ -5,6 +5,7 @@ mod cluster;
 mod counters;
 mod holes;
 mod quorum;
+mod repeats;
 mod retention;
 
 use std::time::Duration;

@@ -91,6 +91,10 @@ pub const REACHABLE: &[&str] = &[
     "an administrator has to ask again",
     "several batches of a producer are under way",
     // What replicas do.
+    "a beat is repeated",
+    "a repeated beat is not known",
+    "a repeated beat stays away",
+    "a repeated row is refused",
     "a commit index jumps by more than a hundred",
     "a follower is more than a hundred entries behind",
     "a high watermark passes ten thousand",

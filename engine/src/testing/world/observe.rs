@@ -220,6 +220,10 @@ impl World {
                 report.gauges.retention_suspended,
             );
             reached.add("a section is ignored", report.shard.sections_ignored);
+            reached.add("a beat is repeated", report.shard.repeats_heard);
+            reached.add("a repeated beat is not known", report.shard.repeats_unknown);
+            reached.add("a repeated row is refused", report.shard.repeat_exceptions);
+            reached.add("a repeated beat stays away", report.shard.repeats_missed);
             let partitions = report.partitions;
             reached.add("an election is begun", partitions.elections);
             let many = partitions.entries_per_append_max > 1;

@@ -18,11 +18,11 @@ import os
 import pathlib
 import shutil
 import signal
-import statistics
 import sys
 import tempfile
 
 from processes import Failed, Servers, run, wait_for
+from report import Spread, all_cpu
 from run import ROOT, WRITTEN_MAX, interrupt
 
 NODES = 3
@@ -162,12 +162,8 @@ def parse() -> argparse.Namespace:
 
 
 def show(kind: Kind, figures: list[dict]) -> str:
-    def spread(of, digits: int) -> str:
-        values = [of(figure) for figure in figures]
-        return f"{statistics.median(values):.{digits}f} [{min(values):.{digits}f}-{max(values):.{digits}f}]"
-
-    rate = spread(lambda it: it["bytes_per_second"] / 1e6, 0)
-    both = spread(lambda it: it["server_cpu_seconds_per_gb"] + it["client_cpu_seconds_per_gb"], 1)
+    rate = Spread.of([it["bytes_per_second"] / 1e6 for it in figures]).text(0)
+    both = Spread.of([all_cpu(it) for it in figures]).text(1)
     return f"{kind.name:38} {rate:>18} {both:>18}"
 
 

@@ -187,14 +187,15 @@ impl Sending {
                 // that need not be waited for.
                 let mut now = Instant::now();
                 for (intended, mut delivery) in some.drain(..) {
-                    match poll_immediate(&mut delivery).await {
-                        Some(acknowledged) => acknowledged?,
+                    let acknowledged = match poll_immediate(&mut delivery).await {
+                        Some(acknowledged) => acknowledged,
                         None => {
-                            let acknowledged = delivery.await?;
+                            let acknowledged = delivery.await;
                             now = Instant::now();
                             acknowledged
                         }
                     };
+                    acknowledged?;
                     records += 1;
                     lock(&counted).add(&counting, intended, now, bytes);
                 }

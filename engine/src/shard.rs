@@ -445,7 +445,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             self.leader_known(now, hint);
         }
         for group in std::mem::take(&mut self.effects.beats) {
-            self.send_beat_of(now, group);
+            self.send_beat_of(group);
         }
     }
 

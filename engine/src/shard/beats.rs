@@ -59,8 +59,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
     }
 
     /// Sends beats of one group to all its followers at once, for a read that waits.
-    pub(super) fn send_beat_of(&mut self, now: Now, group: GroupId) {
-        let _ = now;
+    pub(super) fn send_beat_of(&mut self, group: GroupId) {
         for (to, _) in self.links.peers() {
             self.send_rows(to, &[group], false);
         }

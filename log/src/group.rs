@@ -109,6 +109,8 @@ pub(crate) struct Group {
     pub(crate) has_directory: bool,
     /// The mean size of the writes into the last file that it has left, in bytes.
     pub(crate) write_bytes: Option<u64>,
+    /// When entries were read last.
+    pub(crate) read_at: Option<Duration>,
 }
 
 /// The file that a group is writing.
@@ -209,6 +211,7 @@ impl Group {
             forgotten: false,
             has_directory: false,
             write_bytes: None,
+            read_at: None,
         }
     }
 

@@ -10,6 +10,7 @@ mod repair;
 mod retention;
 mod scrub;
 mod sealing;
+mod tail;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -33,6 +34,7 @@ use reading::ReadJob;
 use repair::RepairJob;
 use scrub::Scrub;
 use sealing::SealJob;
+use tail::Tail;
 
 /// All groups of one shard on one data directory: their logs and their hard states.
 ///
@@ -82,9 +84,7 @@ pub struct Store<S> {
     /// Groups with something to be repaired, and when it may be tried.
     damaged: BTreeMap<GroupId, Duration>,
     scrub: Scrub,
-    /// What the tail cache holds, oldest first: whose, through which entry, how many bytes.
-    tail: VecDeque<(GroupId, LogIndex, usize)>,
-    tail_bytes: usize,
+    tail: Tail,
     /// Counts reads, to find the file that was read least recently.
     read_clock: u64,
     room: Room,

@@ -69,6 +69,37 @@ fn the_cache_gives_way_to_writes_where_memory_is_short() {
     assert_eq!(node.read_all(GROUP).len(), 16);
 }
 
+/// Of two groups that are written alike the one that somebody reads stays in memory for longer.
+#[test]
+fn what_nobody_reads_leaves_the_cache_first() {
+    let disk = MemoryDisk::new();
+    format(&disk);
+    let config = highwater_log::StoreConfig {
+        tail_cache_bytes: 340_000,
+        ..common::config()
+    };
+    let (mut node, _) = common::open_with(MemoryStorage::new(&disk), config).unwrap();
+    let unread = GroupId(GROUP.0 + 1);
+    node.create(GROUP);
+    node.create(unread);
+    let is_in_memory = |node: &mut Node, group, index| {
+        let read = node.store.read(group, index, 1, Ticket(9)).unwrap();
+        matches!(read, highwater_log::Read::Ready(_))
+    };
+    for _ in 0..15 {
+        for group in [GROUP, unread] {
+            node.append_sized(group, 1, 10_000);
+            node.settle();
+        }
+        // As one does who follows the log.
+        let last = node.store.end(GROUP).unwrap().before.index;
+        assert!(is_in_memory(&mut node, GROUP, last));
+    }
+    assert!(is_in_memory(&mut node, GROUP, LogIndex(2)));
+    assert!(!is_in_memory(&mut node, unread, LogIndex(12)));
+    assert!(is_in_memory(&mut node, unread, LogIndex(15)));
+}
+
 #[test]
 fn a_restart_finds_everything() {
     let (disk, mut node) = new_node();

@@ -205,6 +205,7 @@ impl Partition {
         let commit = positions::index_to_log(self.raft.commit_index());
         let high_watermark = self.visible_end();
         let Gather { fetch, .. } = *gather;
+        let mut last = 0;
         for entry in entries {
             if (entry.id.index > commit && !mutant!(VisibleBeforeCommit))
                 || entry.end_offset() > high_watermark
@@ -219,12 +220,16 @@ impl Partition {
             if gather.bytes + entry.body.len() > fetch.max_bytes && !must_have {
                 return true;
             }
-            gather.bytes += entry.body.len();
+            last = entry.body.len();
+            gather.bytes += last;
             gather.records += u64::from(entry.offset_span);
             gather.next_offset = entry.end_offset();
             gather.spans.push(entry.body);
         }
-        gather.bytes >= fetch.max_bytes || gather.from > commit
+        // What comes next is likely as large as the last, and then it would be read for nothing.
+        let full = gather.bytes + last.max(1) > fetch.max_bytes;
+        let must_go_on = gather.spans.is_empty() && fetch.must_progress;
+        (full && !must_go_on) || gather.from > commit
     }
 
     fn fetch_done(&self, effects: &mut Effects, gather: Gather) {

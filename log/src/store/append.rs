@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use highwater_record::BufferMut;
 
+use super::tail::Kept;
 use super::{Action, Store};
-use crate::config::StoreConfig;
 use crate::event::Event;
 use crate::format::journal::GroupRecord;
 use crate::group::stage::Need;
-use crate::ids::{GroupId, LogIndex};
+use crate::ids::GroupId;
 use crate::journal::UnitWrite;
 use crate::prepare::NO_SPACE_RETRY;
 use crate::storage::{Op, Output, Storage, StorageError};
@@ -91,8 +91,10 @@ impl<S: Storage> Store<S> {
         loop {
             match self.pool.get(bytes) {
                 Ok(buffer) => return Some(buffer),
-                Err(_) if self.evict_oldest() => {}
-                Err(_) => return None,
+                Err(_) => {
+                    let kept = self.tail.pop()?;
+                    self.evict(kept);
+                }
             }
         }
     }
@@ -129,9 +131,12 @@ impl<S: Storage> Store<S> {
         };
         state.no_space = false;
         let done = state.write_done(now);
-        self.tail
-            .push_back((group, done.evictable, done.buffer_bytes));
-        self.tail_bytes += done.buffer_bytes;
+        let kept = Kept {
+            group,
+            through: done.evictable,
+            bytes: done.buffer_bytes,
+        };
+        self.tail.push(kept, state.read_at, now);
         self.idle.push_back((now + self.config.idle_push, group));
         self.trim_tail();
         if done.begun {
@@ -183,25 +188,17 @@ impl<S: Storage> Store<S> {
         });
     }
 
-    /// Evicts the oldest synced entries until the cache is within its size.
+    /// Evicts synced entries until the cache is within its size.
     fn trim_tail(&mut self) {
-        let StoreConfig {
-            tail_cache_bytes, ..
-        } = self.config;
-        while self.tail_bytes > tail_cache_bytes && self.evict_oldest() {}
+        while let Some(kept) = self.tail.surplus() {
+            self.evict(kept);
+        }
     }
 
-    /// Evicts the synced entries of the oldest write in the cache, if there is one.
-    fn evict_oldest(&mut self) -> bool {
-        let Some((group, through, bytes)) = self.tail.pop_front() else {
-            return false;
-        };
-        self.tail_bytes -= bytes;
-        if let Some(state) = self.groups.get_mut(&group) {
-            let through: LogIndex = through.min(state.synced);
-            state.cache.evict_through(through);
+    fn evict(&mut self, kept: Kept) {
+        if let Some(state) = self.groups.get_mut(&kept.group) {
+            state.cache.evict_through(kept.through.min(state.synced));
         }
-        true
     }
 }
 

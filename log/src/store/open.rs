@@ -7,6 +7,7 @@ use highwater_record::BufferPool;
 
 use super::readers::Readers;
 use super::scrub::Scrub;
+use super::tail::Tail;
 use super::{Recovered, Room, Store};
 use crate::alarm::Alarm;
 use crate::blocking::Blocking;
@@ -87,6 +88,7 @@ impl<S: Storage> Store<S> {
             align,
             pool,
             files: Box::new(RecycledFiles::new(config.recycle_bytes)),
+            tail: Tail::new(config.tail_cache_bytes),
             config,
             groups,
             dirty,
@@ -103,8 +105,6 @@ impl<S: Storage> Store<S> {
             repair: None,
             damaged,
             scrub: Scrub::default(),
-            tail: VecDeque::new(),
-            tail_bytes: 0,
             read_clock: 0,
             room: Room::default(),
             writes_in_flight: 0,

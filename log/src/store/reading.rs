@@ -89,8 +89,10 @@ impl<S: Storage> Store<S> {
         max_bytes: usize,
         ticket: Ticket,
     ) -> Result<Read, ReadError> {
-        let state = self.readable(group)?;
-        check_range(state, from)?;
+        check_range(self.readable(group)?, from)?;
+        let now = self.now;
+        let state = self.groups.get_mut(&group).expect("it was just looked up");
+        state.read_at = Some(now);
         if let Some(entries) = state.cache.read(from, max_bytes) {
             let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
             self.counters.cache_hits += 1;

@@ -5,6 +5,7 @@ mod cluster;
 mod counters;
 mod holes;
 mod quorum;
+mod reads;
 mod repeats;
 mod retention;
 

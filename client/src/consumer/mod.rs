@@ -74,7 +74,7 @@ impl ConsumerBuilder {
             options: ConsumerOptions {
                 max_wait: Duration::from_millis(500),
                 min_bytes: 1,
-                partition_bytes_max: 1 << 20,
+                partition_bytes_max: 4 << 20,
                 request_bytes_max: 16 << 20,
                 prefetch_bytes: 32 << 20,
                 out_of_range: OutOfRange::Fail,
@@ -95,7 +95,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Bytes of one partition in one answer; a larger batch comes alone. Default: 1 MiB.
+    /// Bytes of one partition in one answer; a larger batch comes alone. Default: 4 MiB, so that
+    /// an answer holds several batches of the size that busy producers send: a busy broker takes
+    /// as long for a small one.
     pub fn partition_bytes_max(mut self, bytes: usize) -> Self {
         self.options.partition_bytes_max = bytes;
         self

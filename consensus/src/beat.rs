@@ -148,7 +148,8 @@ impl Raft {
 
     /// `peer` has confirmed a row of `term` again, at `at`, that stands. Any number of confirmations
     /// may be left out, if the last one is told before the next [`Raft::handle_timeout`] and before
-    /// the session ends.
+    /// the session ends. While a quorum confirms them, that call may be left out too: what it
+    /// would find, that the leader is heard, the driver knows.
     pub fn confirm_again(&mut self, at: Duration, peer: NodeId, session: Session, term: Term) {
         let is_of_this_term = term == self.hard.term || mutant!("row of an earlier term vouches");
         if is_of_this_term && self.session_of(peer) == Some(session) {

@@ -451,6 +451,11 @@ impl Raft {
         self.role.deadline()
     }
 
+    /// Whether this node leads and is [handing over](Raft::transfer_leadership).
+    pub fn is_transferring(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.transfer.is_some())
+    }
+
     /// This node.
     pub fn node(&self) -> NodeId {
         self.config.node

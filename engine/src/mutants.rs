@@ -55,6 +55,8 @@ pub enum Mutant {
     KeptForEver,
     /// Beats are repeated of a group that is not led any more.
     LostRowsRepeated,
+    /// A leader whose rows nobody confirms any more does not look whether it is heard.
+    UnheardLeaderUnwatched,
 }
 
 #[cfg(feature = "mutants")]

@@ -366,6 +366,9 @@ impl<S: Storage, V: Service> Shard<S, V> {
             }),
             Event::Alarm(alarm) => {
                 self.counters.alarms += 1;
+                if let Some(group) = alarm.group {
+                    self.wait_for(group);
+                }
                 tracing::error!(%alarm, "the disk is not as it was written");
             }
             Event::Failed { error } => self.fail(&error.to_string()),
@@ -389,20 +392,27 @@ impl<S: Storage, V: Service> Shard<S, V> {
                 self.service_timeout(now);
                 return false;
             };
-            let mut must_look = false;
-            if self.led.contains(&group) {
+            let is_led = self.led.contains(&group);
+            // However well it is heard, it is to make way for one that is whole.
+            let must_look = is_led && self.store.first_hole(group).is_some();
+            let is_heard = is_led && !must_look && self.is_heard(group);
+            if is_led && !is_heard {
                 self.confirm(group);
-                // However well it is heard, it is to make way for one that is whole.
-                must_look = self.store.first_hole(group).is_some();
             }
             let partition = self.partitions.get(&group);
-            match partition.and_then(|it| it.next_timeout()) {
+            let is_looked_after = is_heard || partition.is_some_and(|it| it.is_waited_for());
+            match partition.and_then(|it| it.next_timeout(is_heard)) {
                 // A beat, or its answer, has moved it to later.
                 Some(due) if due > now.monotonic && !must_look => {
                     self.timeouts.set(group, Some(due));
                 }
-                None if partition.is_some_and(|it| it.is_waited_for()) => {}
-                _ => self.with_partition(now, group, Partition::handle_timeout),
+                None if is_looked_after => {}
+                _ => {
+                    if is_heard {
+                        self.confirm(group);
+                    }
+                    self.with_partition(now, group, Partition::handle_timeout);
+                }
             }
         }
         true
@@ -454,7 +464,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
         let mut is_led = false;
         if let Some(partition) = self.partitions.get_mut(&group) {
             self.kept.review(partition);
-            due = partition.next_timeout();
+            due = partition.next_timeout(false);
             is_led = partition.is_leader();
         }
         let was_led = match is_led {

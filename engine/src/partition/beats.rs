@@ -38,6 +38,18 @@ impl Partition {
         self.raft.membership().contains(node)
     }
 
+    /// Whether this replica and those that are told by `hears` are a quorum.
+    pub(crate) fn is_quorum(&self, hears: impl Fn(NodeId) -> bool) -> bool {
+        let node = self.raft.node();
+        let membership = self.raft.membership();
+        membership.quorum_value(|voter| voter == node || hears(voter)) == Some(true)
+    }
+
+    /// Whether it is handing over its leadership.
+    pub(crate) fn is_transferring(&self) -> bool {
+        self.raft.is_transferring()
+    }
+
     /// The row for `peer`, if this replica leads and `peer` follows.
     pub(crate) fn beat_row(&mut self, peer: NodeId, round: BeatRound) -> Option<BeatRow> {
         if self.is_silent() {

@@ -223,12 +223,13 @@ impl Partition {
             && self.waiting.held.is_empty()
     }
 
-    /// When it is to be looked at again, if nothing happens before.
-    pub(crate) fn next_timeout(&self) -> Option<Duration> {
+    /// When it is to be looked at again, if nothing happens before. `is_heard`: it leads, and need
+    /// not look by itself whether a quorum hears it.
+    pub(crate) fn next_timeout(&self, is_heard: bool) -> Option<Duration> {
         if self.frozen.is_some() {
             return None;
         }
-        let is_asleep = self.is_dormant() || self.is_waited_for();
+        let is_asleep = self.is_dormant() || self.is_waited_for() || is_heard;
         let election = self.raft.next_timeout().filter(|_| !is_asleep);
         let retention = self.is_leader().then_some(self.retention_due);
         [election, retention, self.waiting.held_until()]

@@ -19,8 +19,10 @@
 //! - For the others the round itself waits for the leader. When it has not come for the shortest
 //!   election timeout, each replica is told when it was last heard and waits on by itself. Whoever
 //!   wants something of a replica before that has it told first ([`Kept::tell`](super::kept)).
-//! - A leader is told of the last answer when it looks for its quorum. An answer to what was repeated
-//!   confirms no read: reads wait for rounds with a row of their group.
+//! - A leader whose rows stand at a quorum does not look whether it is heard: each part is given up
+//!   when nobody has answered it for some beats, and then its leaders are told of the last answer
+//!   and look again. An answer to what was repeated confirms no read: reads wait for rounds with a
+//!   row of their group.
 //! - A new session begins with nothing.
 
 use std::collections::BTreeMap;
@@ -129,6 +131,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             if let Some(partition) = self.partitions.get_mut(&group) {
                 partition.confirm_again(given_up.answered_at, to, session, term);
             }
+            self.wait_for(group);
         }
         given_up.unsent
     }
@@ -280,6 +283,28 @@ impl<S: Storage, V: Service> Shard<S, V> {
         }
         if let Some(standing) = self.links.standing(from) {
             standing.refuse(group);
+        }
+        self.wait_for(group);
+    }
+
+    /// Whether the rows of a group that is led here stand at a quorum, so that nobody need look
+    /// whether it is heard before one of its parts is given up.
+    pub(super) fn is_heard(&self, group: GroupId) -> bool {
+        let Some(partition) = self.partitions.get(&group) else {
+            return false;
+        };
+        let stands_at = |term| move |node| self.links.stands_at(node, group, term);
+        let led_in = partition.leads_in();
+        led_in.is_some_and(|term| partition.is_quorum(stands_at(term)))
+            && !partition.is_transferring()
+    }
+
+    /// The group is looked at again when it is due, though its rows may have stood so far.
+    pub(super) fn wait_for(&mut self, group: GroupId) {
+        let partition = self.partitions.get(&group);
+        let due = partition.and_then(|it| it.next_timeout(false));
+        if due.is_some() && !mutant!(UnheardLeaderUnwatched) {
+            self.timeouts.set(group, due);
         }
     }
 

@@ -171,7 +171,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             }
             if !stands {
                 odd.insert(at);
-                self.timeouts.set(kept.group, partition.next_timeout());
+                self.timeouts.set(kept.group, partition.next_timeout(false));
             }
         }
         let round = KeptRound {
@@ -283,7 +283,7 @@ impl<S: Storage, V: Service> Shard<S, V> {
             if let Some(place) = partition.kept_place().filter(|place| place.id == id) {
                 round.tell(partition, place);
                 partition.set_kept_place(None);
-                self.timeouts.set(kept.group, partition.next_timeout());
+                self.timeouts.set(kept.group, partition.next_timeout(false));
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use highwater_consensus::{BeatRound, BeatRow, Lane, NodeId, Session};
+use highwater_consensus::{BeatRound, BeatRow, Lane, NodeId, Session, Term};
 use highwater_log::Incarnation;
 
 use super::config::ShardConfig;
@@ -200,6 +200,12 @@ impl Links {
     /// What stands at a peer that is linked.
     pub(super) fn standing(&mut self, node: NodeId) -> Option<&mut Standing> {
         self.by_node.get_mut(&node).map(|link| &mut link.standing)
+    }
+
+    /// Whether the group's row of this term stands at a peer.
+    pub(super) fn stands_at(&self, node: NodeId, group: GroupId, term: Term) -> bool {
+        let link = self.by_node.get(&node);
+        link.is_some_and(|link| link.standing.stands(group, term))
     }
 
     /// The group's row may have changed, for all peers.

@@ -235,6 +235,13 @@ impl Standing {
         }
     }
 
+    /// Whether the group has a row of this term in a part: that is repeated, and given up when
+    /// nobody has answered it for long.
+    pub(super) fn stands(&self, group: GroupId, term: Term) -> bool {
+        let stood = self.stood.get(&group);
+        stood.is_some_and(|stood| stood.row.term == term)
+    }
+
     /// When the peer last confirmed the group's row, and of which term that is.
     pub(super) fn confirmed(&self, group: GroupId) -> Option<(Duration, Term)> {
         let stood = self.stood.get(&group)?;

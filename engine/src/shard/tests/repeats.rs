@@ -270,4 +270,8 @@ fn planted_bugs_of_repeated_beats_are_found() {
         Mutant::LostRowsRepeated,
         who_leads_no_more_is_repeated_no_more,
     );
+    is_found(
+        Mutant::UnheardLeaderUnwatched,
+        a_leader_that_falls_silent_is_followed_by_another_in_time,
+    );
 }

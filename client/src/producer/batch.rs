@@ -29,6 +29,10 @@ pub(super) struct BatchReceipt {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct BatchId(pub(super) u64);
 
+/// Numbers the partitions that a producer has sent to, in the order in which it met them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Slot(pub(super) usize);
+
 /// What is known about a batch's earlier attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Attempts {
@@ -51,6 +55,7 @@ enum Body {
 #[derive(Debug)]
 pub(super) struct Batch {
     pub(super) id: BatchId,
+    pub(super) slot: Slot,
     pub(super) partition: TopicPartition,
     pub(super) begun: Instant,
     pub(super) attempts: Attempts,
@@ -66,7 +71,7 @@ pub(super) struct Batch {
 impl Batch {
     pub(super) fn new(
         id: BatchId,
-        partition: TopicPartition,
+        (slot, partition): (Slot, TopicPartition),
         compression: Compression,
         bytes_max: usize,
         begun: Instant,
@@ -74,6 +79,7 @@ impl Batch {
         let (outcome, receiver) = oneshot::channel();
         let batch = Self {
             id,
+            slot,
             partition,
             begun,
             attempts: Attempts::NotWritten,

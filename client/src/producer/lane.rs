@@ -130,6 +130,15 @@ impl Lane {
         !self.queued.is_empty()
     }
 
+    /// Whether all it needs is batches to be sent.
+    pub(super) fn is_calm(&self, now: Instant) -> bool {
+        self.queued.is_empty()
+            && self.returned.is_empty()
+            && !self.hole
+            && !self.needs_identity()
+            && self.blocked_until.is_none_or(|until| until <= now)
+    }
+
     /// When a wait ends, if there is something to send then.
     pub(super) fn blocked_until(&self) -> Option<Instant> {
         self.blocked_until

@@ -19,9 +19,9 @@ use tokio::time::Instant;
 
 use super::ProducerOptions;
 use super::accumulator::Accumulator;
-use super::batch::{Batch, BatchReceipt};
+use super::batch::{Batch, BatchReceipt, Slot};
 use super::lane::{GivenUp, Identity, Lane, Verdict, give_up};
-use crate::cluster::{Backoff, Cluster, Lane as ConnectionLane};
+use crate::cluster::{Backoff, Cluster, Lane as ConnectionLane, Metadata};
 use crate::connection::Connection;
 use crate::error::{CallError, ConnectError, ProduceError};
 
@@ -68,10 +68,37 @@ struct Broker {
     /// Since when it is being dialled.
     dialled: Option<Instant>,
     /// When each request was sent, and for which partitions, by its number.
-    in_flight: BTreeMap<u64, (Instant, Vec<TopicPartition>)>,
+    in_flight: BTreeMap<u64, (Instant, Vec<Slot>)>,
     /// Not to be dialled before this.
     retry_at: Option<Instant>,
     backoff: Backoff,
+}
+
+/// Who leads the partitions, as one answer about them said.
+#[derive(Default)]
+struct Leaders {
+    generation: u64,
+    by_slot: Vec<Option<i32>>,
+}
+
+impl Leaders {
+    fn of(
+        &mut self,
+        slot: Slot,
+        partitions: &[TopicPartition],
+        metadata: &Metadata,
+    ) -> Option<i32> {
+        if self.generation != metadata.generation {
+            self.generation = metadata.generation;
+            self.by_slot.clear();
+        }
+        let unknown = partitions.get(self.by_slot.len()..).unwrap_or_default();
+        let leaders = unknown
+            .iter()
+            .map(|of| metadata.leader(&of.topic, of.partition));
+        self.by_slot.extend(leaders);
+        self.by_slot.get(slot.0).copied().flatten()
+    }
 }
 
 pub(super) struct Sender {
@@ -79,7 +106,14 @@ pub(super) struct Sender {
     accumulator: Arc<Accumulator>,
     options: ProducerOptions,
     connection_lane: ConnectionLane,
-    lanes: BTreeMap<TopicPartition, Lane>,
+    /// By slot.
+    lanes: Vec<Lane>,
+    /// By slot, too.
+    partitions: Vec<TopicPartition>,
+    /// The lanes that need more than what waits in the accumulator: something is to be sent again,
+    /// or nothing can be sent at all.
+    troubled: BTreeSet<Slot>,
+    leaders: Leaders,
     brokers: BTreeMap<i32, Broker>,
     events: FuturesUnordered<BoxFuture<'static, Event>>,
     /// What new lanes send under. A lane whose sequence broke asks for another.
@@ -107,7 +141,10 @@ impl Sender {
             accumulator,
             options,
             connection_lane,
-            lanes: BTreeMap::new(),
+            lanes: Vec::new(),
+            partitions: Vec::new(),
+            troubled: BTreeSet::new(),
+            leaders: Leaders::default(),
             brokers: BTreeMap::new(),
             events: FuturesUnordered::new(),
             identity: None,
@@ -141,33 +178,54 @@ impl Sender {
     fn work(&mut self, now: Instant) -> Instant {
         self.expire(now);
         let (due, next_due) = self.accumulator.due(now);
-        for partition in &due {
-            self.lane(partition);
+        for &slot in &due {
+            self.lane(slot);
         }
+        self.calm_down(now);
         self.identify(now);
         self.abandon_deposed(now);
         self.refresh(now);
-        // Few of many partitions have something to send at a time.
-        let queued = self.lanes.iter().filter(|(_, lane)| lane.has_queued());
-        let mut ready: BTreeSet<TopicPartition> = queued.map(|(it, _)| it.clone()).collect();
-        ready.extend(due);
+        // Few of many partitions have something to send at a time. What is to be sent again goes
+        // first, and then what has waited longest: in any other order those at its end would wait
+        // for ever while brokers have more to do than they can.
+        let troubled = self.troubled.iter().copied();
+        let queued: BTreeSet<Slot> = troubled
+            .filter(|it| self.lanes[it.0].has_queued())
+            .collect();
+        let new = due.into_iter().filter(|slot| !queued.contains(slot));
+        let ready: Vec<Slot> = queued.iter().copied().chain(new).collect();
         while self.send_round(&ready, now) {}
         self.next_deadline(now, next_due)
     }
 
-    fn lane(&mut self, partition: &TopicPartition) -> &mut Lane {
-        let (idempotent, identity) = (self.options.idempotent, self.identity);
-        self.lanes.entry(partition.clone()).or_insert_with(|| {
-            let mut lane = Lane::new(idempotent);
-            if let Some(identity) = identity {
-                lane.set_identity(identity);
+    fn lane(&mut self, slot: Slot) -> &mut Lane {
+        while self.lanes.len() <= slot.0 {
+            let next = Slot(self.lanes.len());
+            let mut lane = Lane::new(self.options.idempotent);
+            match self.identity {
+                Some(identity) => lane.set_identity(identity),
+                None => _ = self.troubled.insert(next),
             }
-            lane
-        })
+            self.lanes.push(lane);
+            self.partitions.push(self.accumulator.partition(next));
+        }
+        &mut self.lanes[slot.0]
+    }
+
+    /// The lane, which is looked at until it is calm again.
+    fn troubled_lane(&mut self, slot: Slot) -> &mut Lane {
+        self.troubled.insert(slot);
+        self.lane(slot)
+    }
+
+    fn calm_down(&mut self, now: Instant) {
+        let lanes = &self.lanes;
+        self.troubled.retain(|slot| !lanes[slot.0].is_calm(now));
     }
 
     fn next_deadline(&self, now: Instant, next_due: Option<Instant>) -> Instant {
-        let lanes = self.lanes.values().filter_map(Lane::blocked_until);
+        let troubled = self.troubled.iter();
+        let lanes = troubled.filter_map(|slot| self.lanes[slot.0].blocked_until());
         let brokers = self.brokers.values().flat_map(|broker| {
             let slow_at = broker.dialled.map(|at| at + DIAL_SLOW_AFTER);
             [broker.retry_at, slow_at].into_iter().flatten()
@@ -184,34 +242,27 @@ impl Sender {
     }
 
     /// One request to each leader that may have one; whether any was sent.
-    fn send_round(&mut self, partitions: &BTreeSet<TopicPartition>, now: Instant) -> bool {
-        let mut by_leader: BTreeMap<i32, Vec<&TopicPartition>> = BTreeMap::new();
+    fn send_round(&mut self, ready: &[Slot], now: Instant) -> bool {
+        let mut by_leader: BTreeMap<i32, Vec<Slot>> = BTreeMap::new();
         let metadata = self.cluster.metadata();
-        for partition in partitions {
-            let sendable = self
-                .lanes
-                .get(partition)
-                .is_some_and(|lane| lane.may_send(now));
-            if !sendable || !self.has_batch(partition, now) {
+        for &slot in ready {
+            let lane = &self.lanes[slot.0];
+            let has_batch = || lane.has_queued() || self.accumulator.is_due(slot, now);
+            if !lane.may_send(now) || !has_batch() {
                 continue;
             }
-            match metadata.leader(&partition.topic, partition.partition) {
-                Some(leader) => by_leader.entry(leader).or_default().push(partition),
+            match self.leaders.of(slot, &self.partitions, &metadata) {
+                Some(leader) => by_leader.entry(leader).or_default().push(slot),
                 None => self.want_refresh(now),
             }
         }
         let mut sent = false;
-        for (leader, partitions) in by_leader {
+        for (leader, slots) in by_leader {
             if self.is_ready(leader, now) {
-                sent |= self.send_to(leader, &partitions, now);
+                sent |= self.send_to(leader, &slots, now);
             }
         }
         sent
-    }
-
-    fn has_batch(&self, partition: &TopicPartition, now: Instant) -> bool {
-        let queued = self.lanes.get(partition).is_some_and(Lane::has_queued);
-        queued || self.accumulator.is_due(partition, now)
     }
 
     /// Whether a request can go to a broker now; dials it if there is no connection.
@@ -240,14 +291,14 @@ impl Sender {
     }
 
     /// Sends one request with at most one batch of each partition.
-    fn send_to(&mut self, leader: i32, partitions: &[&TopicPartition], now: Instant) -> bool {
+    fn send_to(&mut self, leader: i32, slots: &[Slot], now: Instant) -> bool {
         let mut batches: Vec<(Batch, Bytes)> = Vec::new();
         let mut bytes = 0;
-        for &partition in partitions {
+        for &slot in slots {
             if !batches.is_empty() && bytes + self.options.batch_bytes > REQUEST_BYTES_MAX {
                 break;
             }
-            if let Some((batch, body)) = self.next_batch(partition, now) {
+            if let Some((batch, body)) = self.next_batch(slot, now) {
                 bytes += body.len();
                 batches.push((batch, body));
             }
@@ -255,23 +306,22 @@ impl Sender {
         if batches.is_empty() {
             return false;
         }
+        batches.sort_by(|(one, _), (other, _)| one.partition.cmp(&other.partition));
         let request = produce_request(&batches, self.cluster.options.request_timeout);
         let batches = batches.into_iter().map(|(batch, _)| batch).collect();
         self.dispatch(leader, batches, &request, now);
         true
     }
 
-    fn next_batch(&mut self, partition: &TopicPartition, now: Instant) -> Option<(Batch, Bytes)> {
-        let accumulator = Arc::clone(&self.accumulator);
-        let lane = self.lanes.get_mut(partition)?;
-        let mut batch = lane.next(now, || accumulator.take(partition, now))?;
+    fn next_batch(&mut self, slot: Slot, now: Instant) -> Option<(Batch, Bytes)> {
+        let accumulator = &self.accumulator;
+        let lane = &mut self.lanes[slot.0];
+        let mut batch = lane.next(now, || accumulator.take(slot, now))?;
         match batch.bytes() {
             Ok(bytes) => Some((batch, bytes)),
             Err(error) => {
-                let given_up = lane.gone(batch.id, self.options.delivery_timeout);
                 let reason = error.to_string();
-                self.finish(batch, Err(ProduceError::Encode { reason }));
-                self.finish_all(given_up);
+                self.give_up(batch, ProduceError::Encode { reason });
                 None
             }
         }
@@ -286,12 +336,9 @@ impl Sender {
     ) {
         let number = self.next_request;
         self.next_request += 1;
-        let partitions = batches
-            .iter()
-            .map(|batch| batch.partition.clone())
-            .collect();
+        let slots = batches.iter().map(|batch| batch.slot).collect();
         let broker = self.brokers.entry(id).or_default();
-        broker.in_flight.insert(number, (now, partitions));
+        broker.in_flight.insert(number, (now, slots));
         let timeout = self.cluster.options.request_timeout;
         // Requests leave in the order of these calls; only the answers are awaited elsewhere.
         let pending = broker
@@ -393,7 +440,7 @@ impl Sender {
     fn acknowledged(&mut self, batch: Batch, result: &ProducePartitionResponse) {
         self.refresh_backoff = Backoff::default();
         let timeout = self.options.delivery_timeout;
-        let given_up = self.lane(&batch.partition).acknowledged(batch.id, timeout);
+        let given_up = self.lane(batch.slot).acknowledged(batch.id, timeout);
         let outcome = match Offset::from_wire(result.base_offset) {
             Some(base_offset) => Ok(BatchReceipt {
                 base_offset,
@@ -419,9 +466,8 @@ impl Sender {
             }
             Verdict::Sequence if self.options.idempotent => {
                 let timeout = self.options.delivery_timeout;
-                let given_up =
-                    self.lane(&partition)
-                        .out_of_sequence(batch, error.to_string(), now, timeout);
+                let lane = self.troubled_lane(batch.slot);
+                let given_up = lane.out_of_sequence(batch, error.to_string(), now, timeout);
                 self.finish_all(given_up);
             }
             Verdict::Sequence | Verdict::Refused => {
@@ -442,15 +488,14 @@ impl Sender {
 
     fn retry(&mut self, batch: Batch, open: bool, error: String, now: Instant) {
         let timeout = self.options.delivery_timeout;
-        let given_up = self
-            .lane(&batch.partition.clone())
-            .failed(batch, open, error, now, timeout);
+        let lane = self.troubled_lane(batch.slot);
+        let given_up = lane.failed(batch, open, error, now, timeout);
         self.finish_all(given_up);
     }
 
     fn give_up(&mut self, batch: Batch, outcome: ProduceError) {
         let timeout = self.options.delivery_timeout;
-        let given_up = self.lane(&batch.partition.clone()).gone(batch.id, timeout);
+        let given_up = self.troubled_lane(batch.slot).gone(batch.id, timeout);
         self.finish(batch, Err(outcome));
         self.finish_all(given_up);
     }
@@ -462,8 +507,8 @@ impl Sender {
         self.expire_at = now + EXPIRY_INTERVAL;
         let timeout = self.options.delivery_timeout;
         let mut expired: Vec<GivenUp> = Vec::new();
-        for lane in self.lanes.values_mut() {
-            expired.extend(lane.expire(now, timeout));
+        for &slot in &self.troubled {
+            expired.extend(self.lanes[slot.0].expire(now, timeout));
         }
         let unsent = self.accumulator.take_expired(now, timeout);
         expired.extend(unsent.into_iter().map(|batch| give_up(batch, timeout)));
@@ -491,11 +536,11 @@ impl Sender {
                 .in_flight
                 .values()
                 .filter(|(at, _)| *at + SLOW_AFTER <= now);
-            let mut owed = overdue.flat_map(|(_, partitions)| partitions).peekable();
+            let mut owed = overdue.flat_map(|(_, slots)| slots).peekable();
             slow |= owed.peek().is_some();
             slow |= broker.dialled.is_some_and(|at| at + DIAL_SLOW_AFTER <= now);
-            let deposed = owed.any(|of| {
-                let leader = metadata.leader(&of.topic, of.partition);
+            let deposed = owed.any(|&slot| {
+                let leader = self.leaders.of(slot, &self.partitions, &metadata);
                 leader.is_some_and(|leader| leader != id)
             });
             if deposed && broker.connection.take().is_some() {
@@ -524,8 +569,8 @@ impl Sender {
         }
         self.refreshing = true;
         self.refresh_at = None;
-        let mut topics: Vec<TopicName> = self.lanes.keys().map(|of| of.topic.clone()).collect();
-        topics.dedup();
+        let topics: BTreeSet<&TopicName> = self.partitions.iter().map(|of| &of.topic).collect();
+        let topics: Vec<TopicName> = topics.into_iter().cloned().collect();
         let cluster = Arc::clone(&self.cluster);
         self.events.push(Box::pin(async move {
             Event::Refreshed(cluster.refresh(&topics).await)
@@ -534,7 +579,7 @@ impl Sender {
 
     /// Asks for a producer id, if a lane needs one.
     fn identify(&mut self, now: Instant) {
-        let needed = self.lanes.values().any(Lane::needs_identity);
+        let needed = (self.troubled.iter()).any(|slot| self.lanes[slot.0].needs_identity());
         if !needed || self.identifying || self.identify_at.is_some_and(|at| at > now) {
             return;
         }
@@ -553,8 +598,8 @@ impl Sender {
                 tracing::debug!(producer_id = identity.producer_id, "got a producer id");
                 self.identify_backoff = Backoff::default();
                 self.identity = Some(identity);
-                for lane in self.lanes.values_mut() {
-                    lane.set_identity(identity);
+                for &slot in &self.troubled {
+                    self.lanes[slot.0].set_identity(identity);
                 }
             }
             Err(error) => {
@@ -570,8 +615,8 @@ impl Sender {
     /// There will be no producer id, so nothing that waits can be sent.
     fn give_up_everything(&mut self, now: Instant, error: &CallError) {
         let mut batches = self.accumulator.take_expired(now, Duration::ZERO);
-        for lane in self.lanes.values_mut() {
-            let queued = lane.expire(now, Duration::ZERO);
+        for &slot in &self.troubled {
+            let queued = self.lanes[slot.0].expire(now, Duration::ZERO);
             batches.extend(queued.into_iter().map(|(batch, _)| batch));
         }
         for batch in batches {

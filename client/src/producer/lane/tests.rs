@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use highwater_record::{Compression, TopicName, TopicPartition};
 
+use super::super::batch::Slot;
 use super::*;
 
 const TIMEOUT: Duration = Duration::from_secs(100);
@@ -54,7 +55,13 @@ fn batch(id: u64, records: u32, now: Instant) -> Batch {
         topic: TopicName::new("t").unwrap(),
         partition: 0,
     };
-    let (mut batch, _) = Batch::new(BatchId(id), partition, Compression::None, 1_000, now);
+    let (mut batch, _) = Batch::new(
+        BatchId(id),
+        (Slot(0), partition),
+        Compression::None,
+        1_000,
+        now,
+    );
     for _ in 0..records {
         batch.append(0, None, Some(b"v"), &[]).unwrap();
     }

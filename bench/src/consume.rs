@@ -24,8 +24,19 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct ConsumeLoad {
     /// From where.
     pub topic: TopicName,
+    /// How many bytes of one partition a fetch asks for at most; nothing for the client's default.
+    pub fetch_bytes: Option<usize>,
     /// Processes of the cluster whose processor time counts.
     pub server_pids: Vec<u32>,
+}
+
+/// A consumer whose fetches ask for so many bytes of one partition at most.
+pub(crate) fn consumer(client: &Client, fetch_bytes: Option<usize>) -> Consumer {
+    let builder = client.consumer();
+    match fetch_bytes {
+        Some(bytes) => builder.partition_bytes_max(bytes).build(),
+        None => builder.build(),
+    }
 }
 
 /// What came of it.
@@ -53,7 +64,7 @@ pub struct ConsumeReport {
 /// When it cannot be read, there is nothing in it, or its end is not reached.
 pub async fn consume(client: &Client, load: &ConsumeLoad) -> Result<ConsumeReport> {
     let mut ends = ends(client, &load.topic).await?;
-    let mut consumer = client.consumer().build();
+    let mut consumer = consumer(client, load.fetch_bytes);
     for partition in ends.keys() {
         consumer
             .assign(partition.clone(), StartAt::Earliest)

@@ -92,6 +92,7 @@ impl EndToEndLoad {
         MixedLoad {
             produce,
             consumers: 1,
+            fetch_bytes: None,
         }
     }
 }

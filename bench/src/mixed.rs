@@ -26,6 +26,8 @@ pub struct MixedLoad {
     pub produce: ProduceLoad,
     /// How many consumers read side by side, each its share of the partitions.
     pub consumers: usize,
+    /// How many bytes of one partition a fetch asks for at most; nothing for the client's default.
+    pub fetch_bytes: Option<usize>,
 }
 
 /// What one side got through while it counted.
@@ -103,8 +105,11 @@ pub(crate) struct Run {
 }
 
 pub(crate) async fn run(client: &Client, load: &MixedLoad) -> Result<Run> {
-    let MixedLoad { produce, consumers } = load;
-    let consumers = consumers_at_the_end(client, &produce.topic, *consumers).await?;
+    let MixedLoad {
+        produce, consumers, ..
+    } = load;
+    let fetch_bytes = load.fetch_bytes;
+    let consumers = consumers_at_the_end(client, &produce.topic, *consumers, fetch_bytes).await?;
     let window = Window::new(Instant::now(), produce.warm_up, produce.duration);
     let counting = Counting::new(window, produce);
     let stamps = Stamps::new(produce.seed, window.start);

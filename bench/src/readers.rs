@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use crate::consume::consumer;
 use crate::counted::{Counted, Counting};
 use crate::offsets::offset;
 use crate::pace::DRAIN;
@@ -30,12 +31,13 @@ pub(crate) async fn consumers_at_the_end(
     client: &Client,
     topic: &TopicName,
     number: usize,
+    fetch_bytes: Option<usize>,
 ) -> Result<Vec<(Consumer, Vec<u32>)>> {
     let described = client.admin().describe_topic(topic).await?;
     let partitions: Vec<u32> = described.partitions.keys().copied().collect();
     let mut consumers = Vec::new();
     for share in shares(&partitions, number)? {
-        let mut consumer = client.consumer().build();
+        let mut consumer = consumer(client, fetch_bytes);
         for &partition in &share {
             let topic = topic.clone();
             let partition = TopicPartition { topic, partition };

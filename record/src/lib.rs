@@ -11,6 +11,7 @@
 //! that somebody else has read, and trusts none of them: whatever they claim, the answer is a
 //! typed error, never a panic, and no memory is taken on the word of a number in them.
 
+mod allocator;
 mod batch;
 mod budget;
 mod buffer;
@@ -27,6 +28,7 @@ mod region;
 mod stamp;
 mod varint;
 
+pub use allocator::let_allocator_keep;
 pub use batch::{RecordBatch, Records, SplitBatches, split_buffer};
 pub use budget::{Budget, BudgetExhausted, Charge};
 pub use buffer::{ALIGNMENT_MAX, ALIGNMENT_MIN, BUFFER_BYTES_MAX, Buffer, BufferMut, BufferPool};

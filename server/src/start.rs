@@ -30,7 +30,7 @@ use highwater_net::peer::{
 use highwater_net::{
     Boot, Credentials, Incarnation, ListenerTls, NodeIdentity, PeerTls, PemError, TlsError, Trust,
 };
-use highwater_record::{Budget, BufferPool};
+use highwater_record::{Budget, BufferPool, let_allocator_keep};
 use tokio::runtime;
 use tokio::task::LocalSet;
 
@@ -149,7 +149,7 @@ pub(crate) struct Running {
 
 /// Starts the threads; when this returns, all of them take turns and clients can connect.
 pub(crate) fn start(config: Config) -> Result<Running, StartError> {
-    let_allocator_keep_memory();
+    let_allocator_keep(ALLOCATOR_KEEPS);
     config.validate()?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let shards = config.shard_count(cores);
@@ -249,17 +249,9 @@ fn open_directory(config: &Config) -> Result<Arc<DataDirectory>, StartError> {
 }
 
 /// How much freed memory the C library's allocator is to keep for itself, about, in bytes a thread.
+/// Packets and frames come and go by more than it keeps otherwise, and at full load each of three
+/// servers took 10,000 page faults a second for it.
 const ALLOCATOR_KEEPS: usize = 8 << 20;
-
-/// glibc gives memory back as soon as 128 KiB of it are free at the end of a heap, until it has once
-/// seen a large allocation freed: then it keeps twice as much as that was (mallopt(3),
-/// `M_TRIM_THRESHOLD`). Packets and frames come and go by more than that all the time, and at full load
-/// each of three servers took 10,000 page faults a second for it.
-fn let_allocator_keep_memory() {
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(
-        ALLOCATOR_KEEPS / 2,
-    )));
-}
 
 /// Reads who the directory is, counts the boot, and holds it against the configuration.
 fn open_identity(

@@ -218,6 +218,7 @@ impl Measured<'_> {
             None => {
                 let load = ConsumeLoad {
                     topic: topic.clone(),
+                    fetch_bytes: None,
                     server_pids: self.pids.clone(),
                 };
                 Some(consume(&self.client, &load).await?)

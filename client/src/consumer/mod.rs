@@ -74,7 +74,7 @@ impl ConsumerBuilder {
             options: ConsumerOptions {
                 max_wait: Duration::from_millis(500),
                 min_bytes: 1,
-                partition_bytes_max: 4 << 20,
+                partition_bytes_max: 2 << 20,
                 request_bytes_max: 16 << 20,
                 prefetch_bytes: 32 << 20,
                 out_of_range: OutOfRange::Fail,
@@ -95,9 +95,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Bytes of one partition in one answer; a larger batch comes alone. Default: 4 MiB, so that
-    /// an answer holds several batches of the size that busy producers send: a busy broker takes
-    /// as long for a small one.
+    /// Bytes of one partition in one answer; a larger batch comes alone. Default: 2 MiB, so that
+    /// an answer holds more than one batch of the size that busy producers send: a busy broker takes
+    /// as long for a small one. Larger ones cost more, since they do not lie in a processor's cache.
     pub fn partition_bytes_max(mut self, bytes: usize) -> Self {
         self.options.partition_bytes_max = bytes;
         self

@@ -15,6 +15,10 @@ pub(super) struct Arguments {
     /// How many consumers read side by side, each its share of the partitions.
     #[arg(long, value_name = "N", default_value_t = 1)]
     consumers: usize,
+    /// How many bytes of one partition a fetch asks for at most; a batch is always answered whole
+    /// [default: what the client asks for by itself, 2 MiB].
+    #[arg(long, value_name = "BYTES")]
+    fetch_bytes: Option<usize>,
     /// How long a batch waits for more, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 5)]
     linger_ms: u64,
@@ -38,6 +42,7 @@ impl Arguments {
         let load = MixedLoad {
             produce: self.load.produce(self.producers, self.linger_ms, rate),
             consumers: self.consumers,
+            fetch_bytes: self.fetch_bytes,
         };
         let report = mixed(&client, &load).await;
         let report = report.map_err(|error| broken(&error))?;

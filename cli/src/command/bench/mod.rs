@@ -92,6 +92,10 @@ enum Action {
         /// talks, and state the ratio to it. For nodes that share this machine.
         #[arg(long)]
         limits: bool,
+        /// How many bytes of one partition a fetch asks for at most; a batch is always answered whole
+        /// [default: what the client asks for by itself, 2 MiB].
+        #[arg(long, value_name = "BYTES")]
+        fetch_bytes: Option<usize>,
         #[command(flatten)]
         measured: Measured,
     },
@@ -233,8 +237,16 @@ impl Arguments {
             Action::Consume {
                 topic,
                 limits,
+                fetch_bytes,
                 measured,
-            } => interruptible(run_consume(topic, limits, measured, printer)),
+            } => {
+                let load = ConsumeLoad {
+                    topic,
+                    fetch_bytes,
+                    server_pids: measured.server_pid.clone(),
+                };
+                interruptible(run_consume(load, limits, measured, printer))
+            }
         }
     }
 }
@@ -315,7 +327,7 @@ fn server_text(seconds: Option<f64>) -> String {
 }
 
 async fn run_consume(
-    topic: TopicName,
+    load: ConsumeLoad,
     limits: bool,
     measured: Measured,
     printer: Printer,
@@ -328,10 +340,6 @@ async fn run_consume(
         false => Ceilings::default(),
     };
     let client = measured.cluster.connect(false).await?;
-    let load = ConsumeLoad {
-        topic,
-        server_pids: measured.server_pid,
-    };
     let report = consume(&client, &load).await;
     let report = report.map_err(|error| broken(&error))?;
     let ratios = ceilings.consumed(report.bytes_per_second);

@@ -25,7 +25,9 @@ pub(super) struct Kept {
     pub(super) bytes: usize,
 }
 
-/// What the tail cache holds.
+/// What the tail cache holds. A group that begins or ceases to be read has writes in both rows; its
+/// entries go from the oldest on, whichever row is told to let go of one, and what went along is
+/// counted until its turn comes: so too much at times, never too little.
 #[derive(Debug)]
 pub(super) struct Tail {
     bytes_max: usize,

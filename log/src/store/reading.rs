@@ -89,10 +89,13 @@ impl<S: Storage> Store<S> {
         max_bytes: usize,
         ticket: Ticket,
     ) -> Result<Read, ReadError> {
-        check_range(self.readable(group)?, from)?;
-        let now = self.now;
-        let state = self.groups.get_mut(&group).expect("it was just looked up");
-        state.read_at = Some(now);
+        if self.failed {
+            return Err(ReadError::Failed);
+        }
+        let state = self.groups.get_mut(&group).filter(|it| !it.dropping);
+        let state = state.ok_or(ReadError::UnknownGroup(group))?;
+        check_range(state, from)?;
+        state.read_at = Some(self.now);
         if let Some(entries) = state.cache.read(from, max_bytes) {
             let bytes: usize = entries.iter().map(|entry| entry.body.len()).sum();
             self.counters.cache_hits += 1;

@@ -1,8 +1,10 @@
 //! Verifies a file's frames as its bytes stream by, and sums their hashes by index range
 //! (docs/format.md, Footer).
 
+use std::hash::Hasher;
+
 use highwater_record::{crc32c, crc32c_combine};
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_64;
 
 use crate::format::footer::{RANGE_ENTRIES, RangeHash};
 use crate::format::frame::{FrameHeader, HEADER_LEN, header_with_salt};
@@ -59,7 +61,7 @@ struct Body {
     header: FrameHeader,
     left: usize,
     crc: u32,
-    hash: Xxh3,
+    hash: XxHash3_64,
 }
 
 impl RangeSums {
@@ -188,7 +190,7 @@ impl RangeSums {
         let frame_len = u64::try_from(header.frame_len()).expect("at most 80 MiB");
         self.frame_at += frame_len;
         if header.kind.entry().is_some() {
-            add_to_range(&mut self.ranges, header.index, body.hash.digest());
+            add_to_range(&mut self.ranges, header.index, body.hash.finish());
             self.next = header.index.next();
             self.data_end = self.frame_at;
         } else {
@@ -236,9 +238,9 @@ pub(crate) fn add_to_range(ranges: &mut Vec<RangeHash>, index: LogIndex, digest:
 }
 
 /// An entry's hash, as far as its header goes.
-pub(crate) fn entry_hash(group: GroupId, header: &FrameHeader) -> Xxh3 {
-    let mut hash = Xxh3::with_seed(group.0);
-    hash.update(&header.replicated());
+pub(crate) fn entry_hash(group: GroupId, header: &FrameHeader) -> XxHash3_64 {
+    let mut hash = XxHash3_64::with_seed(group.0);
+    hash.write(&header.replicated());
     hash
 }
 
@@ -246,7 +248,7 @@ impl Body {
     fn feed(&mut self, bytes: &[u8]) {
         let len = u64::try_from(bytes.len()).expect("a length in memory");
         self.crc = crc32c_combine(self.crc, crc32c(bytes), len);
-        self.hash.update(bytes);
+        self.hash.write(bytes);
         self.left -= bytes.len();
     }
 }

@@ -1,7 +1,7 @@
 //! A frame: 64 bytes of header, a body, zeros up to a multiple of 8 (docs/format.md, Frames).
 
 use highwater_record::Offset;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
+use twox_hash::XxHash3_64;
 
 use super::bytes::{Reader, crc32};
 use super::{FormatFault, check_version};
@@ -232,7 +232,7 @@ impl FrameHeader {
         let mut bytes = [0; 8 + REPLICATED_LEN];
         bytes[..8].copy_from_slice(&previous.0.to_le_bytes());
         bytes[8..].copy_from_slice(&self.replicated());
-        Chain(xxh3_64_with_seed(&bytes, group.0))
+        Chain(XxHash3_64::oneshot_with_seed(group.0, &bytes))
     }
 
     /// The replicated fields, but for the chain, in their order on disk.

@@ -1,6 +1,8 @@
 //! What a footer says of a file's bytes, summed while they are laid out for the disk: a file that
 //! one life has written from front to back need not be read again to be sealed.
 
+use std::hash::Hasher;
+
 use highwater_record::{BufferMut, crc32c, crc32c_combine};
 
 use super::stage::GatheredFrame;
@@ -73,14 +75,14 @@ impl WrittenSums {
         for piece in frame.body.chunks(PIECE) {
             buffer.extend_from_slice(piece);
             if is_entry {
-                hash.update(piece);
+                hash.write(piece);
             }
             if buffer.len() - *from >= PIECE {
                 self.sum(buffer, from);
             }
         }
         if is_entry {
-            add_to_range(&mut self.ranges, header.index, hash.digest());
+            add_to_range(&mut self.ranges, header.index, hash.finish());
             self.last = Some(header.index);
         }
         let padding = header.frame_len() - HEADER_LEN - header.body_len();

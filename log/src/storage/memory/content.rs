@@ -1,8 +1,9 @@
 //! A file's bytes, sparse and shared until written, so that copying a disk copies pointers.
 
+use std::hash::Hasher;
 use std::sync::Arc;
 
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_64;
 
 const PAGE: usize = 4096;
 
@@ -69,12 +70,12 @@ impl Content {
     }
 
     /// Feeds length and bytes to a hash. Pages of zeros count as if they were never written.
-    pub(in crate::storage) fn hash_into(&self, hash: &mut Xxh3) {
-        hash.update(&self.len.to_le_bytes());
+    pub(in crate::storage) fn hash_into(&self, hash: &mut XxHash3_64) {
+        hash.write(&self.len.to_le_bytes());
         for (number, page) in self.pages.iter().enumerate() {
             if let Some(bytes) = page.as_deref().filter(|bytes| **bytes != [0; PAGE]) {
-                hash.update(&number.to_le_bytes());
-                hash.update(bytes);
+                hash.write(&number.to_le_bytes());
+                hash.write(bytes);
             }
         }
     }

@@ -1,9 +1,10 @@
 //! The handle on a disk in memory: what a test may do to it behind the back of its user.
 
+use std::hash::Hasher;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use fastrand::Rng;
-use xxhash_rust::xxh3::Xxh3;
+use twox_hash::XxHash3_64;
 
 use super::crash::{Keep, PendingChange, draw};
 use super::image::{Image, Node};
@@ -109,19 +110,19 @@ impl MemoryDisk {
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let image = self.image();
-        let mut hash = Xxh3::new();
+        let mut hash = XxHash3_64::with_seed(0);
         let nodes = image.tree.live.values();
         let mut paths: Vec<_> = nodes.map(|node| (image.path_of(*node), *node)).collect();
         paths.sort();
         for (path, node) in paths {
-            hash.update(path.as_bytes());
-            hash.update(b"\0");
+            hash.write(path.as_bytes());
+            hash.write(b"\0");
             if let Node::File(file) = &image.nodes[&node] {
-                hash.update(&[1, u8::from(file.read_only)]);
+                hash.write(&[1, u8::from(file.read_only)]);
                 file.live.hash_into(&mut hash);
             }
         }
-        hash.digest()
+        hash.finish()
     }
 
     /// A file's bytes if the power were cut now and nothing that is pending survived.

@@ -737,7 +737,8 @@ impl Group {
         segment.written_end = position;
         active.position = position;
         active.writes += 1;
-        active.tail = data[at - at % align..at].to_vec();
+        active.tail.clear();
+        active.tail.extend_from_slice(&data[at - at % align..at]);
         self.in_flight.insert(Box::new(InFlight {
             sequence: active.sequence,
             first_write: gathered.first_write,

@@ -18,10 +18,14 @@ use crate::storage::{FileId, Preparation};
 /// twice, takes from the disk what they need.
 const BUSY_BYTES_PER_SECOND: u64 = 64 << 20;
 
-/// How large a write is, in bytes, when zeroing its blocks ahead takes the disk about as long as the
-/// file system's journal takes over blocks that were never written: some 100 µs, whatever the size
-/// (LIMITS.md A1).
+/// How large a group's writes are, in bytes, from where on zeroing their blocks ahead takes more of a
+/// busy disk than the file system's own writes do behind blocks that were never written: some 100 µs
+/// for one write (LIMITS.md A1), and a part of that for those that are synced together.
 const LARGE_WRITE_BYTES: u64 = 128 << 10;
+
+/// How many files are made at once when those that are wanted wait for one another, and none is
+/// zeroed.
+const MAKING_MANY: usize = 16;
 
 /// How long to wait before a file is asked for again that there was no room for.
 pub(crate) const NO_SPACE_RETRY: Duration = Duration::from_millis(500);
@@ -43,6 +47,8 @@ pub struct Want {
     pub write_bytes: Option<u64>,
     /// How much all groups of the store have written lately, in bytes a second.
     pub store_rate: u64,
+    /// How many other files of the store are being made.
+    pub making: usize,
 }
 
 /// Where a new file comes from.
@@ -91,7 +97,7 @@ pub trait FileSource: std::fmt::Debug {
 }
 
 /// Makes every file anew: zeroed ahead of need, or, while the disk is busy, preallocated for groups
-/// whose writes are large (DESIGN.md section 4, Preparation).
+/// whose writes are large, and while many are made at once (DESIGN.md section 4, Preparation).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FreshFiles;
 
@@ -101,7 +107,8 @@ impl FileSource for FreshFiles {
             .write_bytes
             .is_some_and(|bytes| bytes >= LARGE_WRITE_BYTES);
         let busy = want.store_rate >= BUSY_BYTES_PER_SECOND;
-        Source::Fresh(if large && busy {
+        let many = want.making >= MAKING_MANY;
+        Source::Fresh(if many || (large && busy) {
             Preparation::Preallocate
         } else {
             Preparation::Zero
@@ -323,7 +330,10 @@ impl Preparing {
 /// How long a file lasts at least that is more than twice as large as the one before it, at the rate
 /// at which that was filled: thousands of groups that write a little each would have a disk full of
 /// room else.
-const FILLED_IN: Duration = Duration::from_secs(10);
+const FILLED_IN: Duration = Duration::from_secs(30);
+
+/// How often what must go into a file fits into it at least: what follows is as large.
+const HOLDS_AT_LEAST: u64 = 4;
 
 /// The largest file that a group begins a life with, in bytes.
 const FIRST_OF_LIFE_BYTES: u64 = SEGMENT_BYTES_MIN * SEGMENT_GROWTH;
@@ -358,8 +368,8 @@ impl Before {
     }
 }
 
-/// How large the next file is to be, up to `segment_bytes`; in any case large enough for what must
-/// go into it.
+/// How large the next file is to be, up to `segment_bytes`: large enough for what must go into it,
+/// in any case, and for some more of that kind.
 pub(crate) fn next_size(
     before: Option<Before>,
     segment_bytes: u64,
@@ -368,6 +378,7 @@ pub(crate) fn next_size(
     align: u64,
 ) -> u64 {
     let grown = before.map_or(SEGMENT_BYTES_MIN, |before| before.next());
+    let grown = grown.max(first_frame + must_hold.saturating_mul(HOLDS_AT_LEAST));
     let wanted = grown.clamp(SEGMENT_BYTES_MIN, segment_bytes.max(SEGMENT_BYTES_MIN));
     wanted.max(first_frame + must_hold).next_multiple_of(align)
 }
@@ -402,14 +413,16 @@ mod tests {
     #[test]
     fn files_that_fill_slowly_grow_slowly() {
         assert_eq!(size_after(64 * KIB, 40 * KIB, Some(0)), 512 * KIB);
-        assert_eq!(size_after(64 * KIB, 40 * KIB, Some(2_000)), 200 * KIB);
-        assert_eq!(size_after(64 * KIB, 40 * KIB, Some(9_000)), 128 * KIB);
+        assert_eq!(size_after(64 * KIB, 40 * KIB, Some(6_000)), 200 * KIB);
+        assert_eq!(size_after(64 * KIB, 40 * KIB, Some(27_000)), 128 * KIB);
     }
 
     #[test]
     fn a_file_holds_what_must_go_into_it() {
         let size = next_size(None, 1 << 20, 4096, 9_000_001, 4096);
-        assert!(size >= 9_004_097 && size.is_multiple_of(4096));
+        assert!((9_004_097..9_010_000).contains(&size) && size.is_multiple_of(4096));
+        let size = next_size(None, 128 << 20, 4096, 1 << 20, 4096);
+        assert_eq!(size, 4096 + (4 << 20), "and as much again");
     }
 
     #[test]
@@ -427,6 +440,14 @@ mod tests {
         assert_eq!(source(Some(1 << 20), 1 << 20), zeroed);
         let preallocated = Source::Fresh(Preparation::Preallocate);
         assert_eq!(source(Some(1 << 20), 64 << 20), preallocated);
+        let among = |making| {
+            FreshFiles.source(&Want {
+                making,
+                ..want(MIB, 0, MIB)
+            })
+        };
+        assert_eq!(among(MAKING_MANY - 1), zeroed);
+        assert_eq!(among(MAKING_MANY), preallocated);
     }
 
     const MIB: u64 = 1 << 20;
@@ -446,6 +467,7 @@ mod tests {
             most,
             write_bytes: None,
             store_rate: 0,
+            making: 0,
         }
     }
 

@@ -90,6 +90,8 @@ pub struct Store<S> {
     room: Room,
     writes_in_flight: u64,
     write_rate: Rate,
+    /// Groups whose next file is being made.
+    making: usize,
     completions: Vec<Completion>,
     events: Vec<Event>,
     failed: bool,
@@ -128,6 +130,15 @@ struct Room {
     asking: bool,
     /// When it was asked for last.
     asked_at: Option<Duration>,
+}
+
+impl Room {
+    /// How large a group's next file may be, in bytes: those of all groups together take a quarter
+    /// of what is available.
+    fn share(&self, groups: usize) -> u64 {
+        let groups = u64::try_from(groups.max(1)).expect("a count in memory");
+        (self.available).map_or(u64::MAX, |available| available / 4 / groups)
+    }
 }
 
 /// What an operation that was submitted was for.

@@ -143,6 +143,28 @@ fn files_roll_when_they_are_full_and_grow() {
     assert_eq!(node.read_all(GROUP).len(), 40);
 }
 
+/// How long the longest file becomes while a megabyte is appended, on a disk of this size.
+fn longest_file(capacity: u64) -> usize {
+    let (disk, mut node) = new_node();
+    disk.set_capacity(capacity);
+    node.store.reserve(GROUP, 1).unwrap();
+    node.settle();
+    for _ in 0..50 {
+        node.append_sized(GROUP, 1, 20_000);
+        node.settle();
+    }
+    assert_eq!(node.read_all(GROUP).len(), 50);
+    let len = |path: &String| disk.contents(path).unwrap().len();
+    let groups = disk.files().into_iter().filter(|it| it.contains("groups/"));
+    groups.map(|path| len(&path)).max().unwrap()
+}
+
+#[test]
+fn files_take_no_more_than_their_share_of_the_room() {
+    assert!(longest_file(u64::MAX) > 4 << 20);
+    assert!(longest_file(8 << 20) <= 2 << 20);
+}
+
 #[test]
 fn an_entry_larger_than_a_file_gets_a_file_that_holds_it() {
     let (disk, mut node) = new_node();

@@ -65,6 +65,7 @@ impl<S: Storage> Store<S> {
     pub(super) fn prepare_file(&mut self, group: GroupId, room: u64) {
         let align = u64::try_from(self.align).expect("an alignment fits into 64 bits");
         let first_frame = first_frame(self.align);
+        let groups = self.groups.len();
         let state = self
             .groups
             .get_mut(&group)
@@ -88,13 +89,20 @@ impl<S: Storage> Store<S> {
             age,
         });
         let segment_bytes = state.config.segment_bytes;
-        let size = next_size(before, segment_bytes, u64::from(first_frame), room, align);
+        // What has found no room once is tried as small as will do.
+        let share = match state.no_space {
+            true => 0,
+            false => self.room.share(groups),
+        };
+        let most = segment_bytes.min(share);
+        let size = next_size(before, most, u64::from(first_frame), room, align);
         let source = self.files.source(&Want {
             size,
             least: u64::from(first_frame) + room,
             most: segment_bytes,
             write_bytes: state.write_bytes,
             store_rate: self.write_rate.at(self.now),
+            making: self.making,
         });
         let identity = FileIdentity {
             first_frame,
@@ -115,6 +123,7 @@ impl<S: Storage> Store<S> {
             spare_file: None,
         };
         state.preparing = Preparing::Making(making);
+        self.making += 1;
         let step = if state.has_directory {
             first_step(&making)
         } else {
@@ -202,6 +211,7 @@ impl<S: Storage> Store<S> {
             ) => {
                 // Something else than this program has removed it.
                 state.preparing = Preparing::Idle;
+                self.making -= 1;
                 return;
             }
             (_, Err(error)) => return self.prepare_refused(group, step, error),
@@ -225,6 +235,7 @@ impl<S: Storage> Store<S> {
                     // Something else than this program has cut it.
                     state.to_close.push(file);
                     state.preparing = Preparing::Idle;
+                    self.making -= 1;
                     return self.unlink_spare_of(&making);
                 }
                 making.spare_file = Some(file);
@@ -256,6 +267,7 @@ impl<S: Storage> Store<S> {
                 state.no_space = false;
                 let identity = making.identity;
                 state.preparing = Preparing::Ready(Prepared { file, identity });
+                self.making -= 1;
                 return;
             }
         };
@@ -279,6 +291,7 @@ impl<S: Storage> Store<S> {
         }
         let waits = Preparing::NoSpace(self.now + NO_SPACE_RETRY);
         let before = std::mem::replace(&mut state.preparing, waits);
+        self.making -= 1;
         state.no_space |= no_space;
         if let Preparing::Making(making) = before {
             state.to_close.extend(making.spare_file);
@@ -545,7 +558,8 @@ impl<S: Storage> Store<S> {
             written: last.written_end,
             age: None,
         });
-        let next = next_size(last, state.config.segment_bytes, 0, wanted, 1);
+        let most = (state.config.segment_bytes).min(self.room.share(self.groups.len()));
+        let next = next_size(last, most, 0, wanted, 1);
         if next > available {
             self.say_full();
             return Err(ReserveError::NoSpace {

@@ -109,6 +109,7 @@ impl<S: Storage> Store<S> {
             room: Room::default(),
             writes_in_flight: 0,
             write_rate: Rate::default(),
+            making: 0,
             completions: Vec::new(),
             events: Vec::new(),
             failed: false,

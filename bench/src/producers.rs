@@ -182,6 +182,7 @@ impl Sending {
         async move {
             let mut records = 0;
             let mut some = Vec::with_capacity(COLLECTED_MAX);
+            let mut done = Vec::with_capacity(COLLECTED_MAX);
             while arriving.recv_many(&mut some, COLLECTED_MAX).await > 0 {
                 // Those of a batch are acknowledged at once: one look at the clock does for all
                 // that need not be waited for.
@@ -197,7 +198,11 @@ impl Sending {
                     };
                     acknowledged?;
                     records += 1;
-                    lock(&counted).add(&counting, intended, now, bytes);
+                    done.push((intended, now));
+                }
+                let mut counted = lock(&counted);
+                for (intended, acknowledged) in done.drain(..) {
+                    counted.add(&counting, intended, acknowledged, bytes);
                 }
             }
             Ok((partition, records))

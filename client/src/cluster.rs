@@ -309,10 +309,11 @@ impl Cluster {
         &self,
         name: &TopicName,
     ) -> Result<Arc<TopicDescription>, MetadataError> {
-        if let Some(topic) = self.metadata().topic(name) {
-            return Ok(Arc::clone(topic));
+        let known = lock(&self.metadata).topic(name).map(Arc::clone);
+        match known {
+            Some(topic) => Ok(topic),
+            None => self.fetch_topic(name, self.allow_auto_topic_creation).await,
         }
-        self.fetch_topic(name, self.allow_auto_topic_creation).await
     }
 
     /// Asks for a topic until it is there or cannot be had.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use highwater_record::{
     AppendError, BATCH_HEADER_BYTES, Compression, Header, TopicName, TopicPartition,
 };
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::batch::{Batch, BatchId, BatchReceiver, Slot};
@@ -25,11 +25,21 @@ pub(super) struct NewRecord<'a> {
     pub(super) bytes: usize,
 }
 
+/// Where a record goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Destination<'a> {
+    Partition(u32),
+    /// To any partition of the topic.
+    Sticky(&'a TopicDescription),
+}
+
 #[derive(Debug)]
 pub(super) struct Accumulator {
     compression: Compression,
     batch_bytes: usize,
     linger: Duration,
+    /// Bytes that records may still take up.
+    memory: Arc<Semaphore>,
     state: Mutex<State>,
     /// Wakes the sender: a batch was begun, is full, or must go.
     pub(super) wake: Notify,
@@ -53,6 +63,8 @@ struct State {
 #[derive(Debug)]
 struct Waiting {
     batch: Batch,
+    /// For its next records.
+    receiver: BatchReceiver,
     full: bool,
 }
 
@@ -96,9 +108,9 @@ impl Rows {
     }
 
     /// The last batch of a row, if it takes records.
-    fn open_batch(&mut self, slot: Slot) -> Option<&mut Batch> {
+    fn open_batch(&mut self, slot: Slot) -> Option<&mut Waiting> {
         let last = self.rows[slot.0].waiting.back_mut()?;
-        (!last.full).then_some(&mut last.batch)
+        (!last.full).then_some(last)
     }
 
     /// The last batch of a row takes no more records.
@@ -113,12 +125,16 @@ impl Rows {
         }
     }
 
-    fn push(&mut self, slot: Slot, batch: Batch) {
+    fn push(&mut self, slot: Slot, batch: Batch, receiver: BatchReceiver) {
         let waiting = &mut self.rows[slot.0].waiting;
         if waiting.is_empty() {
             self.fronts.insert(batch.id, slot);
         }
-        waiting.push_back(Waiting { batch, full: false });
+        waiting.push_back(Waiting {
+            batch,
+            receiver,
+            full: false,
+        });
     }
 
     fn pop(&mut self, slot: Slot) -> Option<Batch> {
@@ -142,6 +158,7 @@ impl Accumulator {
             compression: options.compression,
             batch_bytes: options.batch_bytes,
             linger: options.linger,
+            memory: Arc::new(Semaphore::new(options.memory_bytes)),
             state: Mutex::new(State {
                 rows: Rows::default(),
                 outstanding: BTreeMap::new(),
@@ -161,39 +178,42 @@ impl Accumulator {
     }
 
     /// Waits for memory for a record. While somebody waits, nothing lingers.
-    pub(super) async fn reserve(
-        &self,
-        memory: &Arc<Semaphore>,
-        bytes: usize,
-    ) -> OwnedSemaphorePermit {
+    pub(super) async fn reserve(&self, bytes: usize) -> SemaphorePermit<'_> {
         let permits = u32::try_from(bytes).expect("records are limited to less than 4 GiB");
-        if let Ok(permit) = Arc::clone(memory).try_acquire_many_owned(permits) {
+        if let Ok(permit) = self.memory.try_acquire_many(permits) {
             return permit;
         }
         let _hurry = Hurry::new(self);
-        let permit = Arc::clone(memory).acquire_many_owned(permits).await;
+        let permit = self.memory.acquire_many(permits).await;
         permit.expect("the semaphore is never closed")
     }
 
-    pub(super) fn choose_sticky(&self, topic: &TopicDescription, bytes: usize) -> u32 {
-        self.lock().sticky.choose(topic, bytes)
+    /// How many bytes are not reserved.
+    pub(super) fn free_bytes(&self) -> usize {
+        self.memory.available_permits()
     }
 
     /// Puts a record into its partition's batch, or into a new one.
     pub(super) fn append(
         &self,
-        partition: TopicPartition,
+        topic: TopicName,
+        to: Destination<'_>,
         record: NewRecord<'_>,
-        memory: OwnedSemaphorePermit,
+        memory: SemaphorePermit<'_>,
     ) -> Result<Delivery, ProduceError> {
         let mut state = self.lock();
         let state = &mut *state;
+        let partition = match to {
+            Destination::Partition(partition) => partition,
+            Destination::Sticky(topic) => state.sticky.choose(topic, record.bytes),
+        };
+        let partition = TopicPartition { topic, partition };
         let slot = state.rows.slot(&partition);
         if let Some(open) = state.rows.open_batch(slot) {
-            match append_to(open, &record) {
+            match append_to(&mut open.batch, &record) {
                 Ok(index) => {
-                    open.charge(memory);
-                    let batch = state.outstanding[&open.id].clone();
+                    open.batch.charge(memory);
+                    let batch = open.receiver.clone();
                     return Ok(Delivery {
                         partition,
                         batch,
@@ -210,13 +230,15 @@ impl Accumulator {
         let bytes_max = self.batch_bytes.max(alone);
         let now = Instant::now();
         let place = (slot, partition.clone());
-        let (mut batch, receiver) = Batch::new(id, place, self.compression, bytes_max, now);
+        let memory_of = Arc::clone(&self.memory);
+        let (mut batch, receiver) =
+            Batch::new(id, place, self.compression, bytes_max, now, memory_of);
         let index = append_to(&mut batch, &record).map_err(|error| ProduceError::Encode {
             reason: error.to_string(),
         })?;
         state.next_id += 1;
         batch.charge(memory);
-        state.rows.push(slot, batch);
+        state.rows.push(slot, batch, receiver.clone());
         if full {
             state.rows.close_batch(slot);
         }
@@ -261,7 +283,7 @@ impl Accumulator {
     pub(super) fn due(&self, now: Instant) -> (Vec<Slot>, Option<Instant>) {
         let state = self.lock();
         let rows = &state.rows;
-        let mut due = Vec::new();
+        let mut due = Vec::with_capacity(rows.fronts.len());
         for (&id, &slot) in &rows.fronts {
             if state.all_go_at_once() || id < state.flush_below {
                 due.push(slot);
@@ -360,21 +382,16 @@ impl Drop for Hurry<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::LazyLock;
-
     use super::*;
 
     const LINGER: Duration = Duration::from_millis(5);
-
-    static MEMORY: LazyLock<Arc<Semaphore>> =
-        LazyLock::new(|| Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)));
 
     fn accumulator() -> Accumulator {
         Accumulator::new(&ProducerOptions {
             linger: LINGER,
             batch_bytes: 300,
             record_bytes_max: 1_000,
-            memory_bytes: 0,
+            memory_bytes: Semaphore::MAX_PERMITS,
             compression: Compression::None,
             idempotent: true,
             delivery_timeout: Duration::from_secs(1),
@@ -383,11 +400,9 @@ mod tests {
     }
 
     fn append(accumulator: &Accumulator, partition: u32, bytes: usize) {
-        let memory = Arc::clone(&MEMORY).try_acquire_owned().unwrap();
-        let partition = TopicPartition {
-            topic: TopicName::new("t").unwrap(),
-            partition,
-        };
+        let memory = accumulator.memory.try_acquire().unwrap();
+        let topic = TopicName::new("t").unwrap();
+        let to = Destination::Partition(partition);
         let record = NewRecord {
             timestamp_ms: 0,
             key: None,
@@ -395,7 +410,7 @@ mod tests {
             headers: &[],
             bytes: bytes + 30,
         };
-        drop(accumulator.append(partition, record, memory).unwrap());
+        drop(accumulator.append(topic, to, record, memory).unwrap());
     }
 
     fn partitions(accumulator: &Accumulator, due: &[Slot]) -> Vec<u32> {

@@ -1,5 +1,7 @@
 //! A batch on its way: from the first record to the outcome.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::Shared;
@@ -7,7 +9,7 @@ use highwater_record::{
     AppendError, Compression, Header, Offset, ProducerStamp, RecordBatchBuilder, SealError,
     TopicPartition, set_producer,
 };
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use crate::error::ProduceError;
@@ -51,6 +53,20 @@ enum Body {
     Gone,
 }
 
+/// Memory that a batch's records have reserved, given back when this is dropped. One for all of
+/// them: each record would share the semaphore else.
+#[derive(Debug)]
+struct Reserved {
+    memory: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.memory.add_permits(self.bytes);
+    }
+}
+
 /// Records that travel together.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -64,7 +80,7 @@ pub(super) struct Batch {
     body: Body,
     records_count: u32,
     stamp: Option<ProducerStamp>,
-    memory: Option<OwnedSemaphorePermit>,
+    memory: Reserved,
     outcome: oneshot::Sender<BatchOutcome>,
 }
 
@@ -75,6 +91,7 @@ impl Batch {
         compression: Compression,
         bytes_max: usize,
         begun: Instant,
+        memory: Arc<Semaphore>,
     ) -> (Self, BatchReceiver) {
         let (outcome, receiver) = oneshot::channel();
         let batch = Self {
@@ -87,7 +104,7 @@ impl Batch {
             body: Body::Records(RecordBatchBuilder::new(compression, bytes_max)),
             records_count: 0,
             stamp: None,
-            memory: None,
+            memory: Reserved { memory, bytes: 0 },
             outcome,
         };
         (batch, receiver.shared())
@@ -111,11 +128,9 @@ impl Batch {
     }
 
     /// Keeps a record's memory reserved until the batch's outcome is known.
-    pub(super) fn charge(&mut self, memory: OwnedSemaphorePermit) {
-        match &mut self.memory {
-            Some(held) => held.merge(memory),
-            empty => *empty = Some(memory),
-        }
+    pub(super) fn charge(&mut self, memory: SemaphorePermit<'_>) {
+        self.memory.bytes += memory.num_permits();
+        memory.forget();
     }
 
     pub(super) fn records_count(&self) -> u32 {

@@ -16,12 +16,11 @@ use bytes::Bytes;
 use highwater_record::{
     Compression, Header, Offset, RecordBatchBuilder, TopicName, TopicPartition,
 };
-use tokio::sync::Semaphore;
 
 use crate::cluster::{Cluster, TopicDescription};
 use crate::error::{MetadataError, ProduceError};
 
-use accumulator::Accumulator;
+use accumulator::{Accumulator, Destination};
 use batch::BatchReceiver;
 use sender::Sender;
 
@@ -249,7 +248,6 @@ impl ProducerBuilder {
         Producer {
             inner: Arc::new(Inner {
                 cluster: self.cluster,
-                memory: Arc::new(Semaphore::new(options.memory_bytes)),
                 accumulator,
                 options,
             }),
@@ -274,7 +272,6 @@ pub struct Producer {
 struct Inner {
     cluster: Arc<Cluster>,
     accumulator: Arc<Accumulator>,
-    memory: Arc<Semaphore>,
     options: ProducerOptions,
 }
 
@@ -306,15 +303,12 @@ impl Producer {
         if bytes > bytes_max {
             return Err(ProduceError::RecordTooLarge { bytes, bytes_max });
         }
-        let memory = inner.accumulator.reserve(&inner.memory, bytes).await;
-        let partition = self.choose(&topic, record.partition, key, bytes)?;
+        let memory = inner.accumulator.reserve(bytes).await;
+        let to = destination(&topic, record.partition, key)?;
         let timestamp_ms = record.timestamp_ms.unwrap_or_else(wall_clock_ms);
-        let partition = TopicPartition {
-            topic: record.topic,
-            partition,
-        };
         inner.accumulator.append(
-            partition,
+            record.topic,
+            to,
             accumulator::NewRecord {
                 timestamp_ms,
                 key,
@@ -324,28 +318,6 @@ impl Producer {
             },
             memory,
         )
-    }
-
-    fn choose(
-        &self,
-        topic: &TopicDescription,
-        explicit: Option<u32>,
-        key: Option<&[u8]>,
-        bytes: usize,
-    ) -> Result<u32, MetadataError> {
-        let partitions = topic.partition_count();
-        match (explicit, key) {
-            (Some(partition), _) if partition >= partitions => {
-                Err(MetadataError::UnknownPartition {
-                    topic: topic.name.to_string(),
-                    partition,
-                    partitions,
-                })
-            }
-            (Some(partition), _) => Ok(partition),
-            (None, Some(key)) => Ok(partition_of_key(key, partitions)),
-            (None, None) => Ok(self.inner.accumulator.choose_sticky(topic, bytes)),
-        }
     }
 
     /// Sends everything taken so far without lingering, and waits until each record is
@@ -360,7 +332,26 @@ impl Producer {
     /// Bytes of records that were taken and are not yet acknowledged or given up.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {
-        self.inner.options.memory_bytes - self.inner.memory.available_permits()
+        self.inner.options.memory_bytes - self.inner.accumulator.free_bytes()
+    }
+}
+
+/// Where a record goes: to the partition that it names, to that of its key, or to any.
+fn destination<'a>(
+    topic: &'a TopicDescription,
+    explicit: Option<u32>,
+    key: Option<&[u8]>,
+) -> Result<Destination<'a>, MetadataError> {
+    let partitions = topic.partition_count();
+    match (explicit, key) {
+        (Some(partition), _) if partition >= partitions => Err(MetadataError::UnknownPartition {
+            topic: topic.name.to_string(),
+            partition,
+            partitions,
+        }),
+        (Some(partition), _) => Ok(Destination::Partition(partition)),
+        (None, Some(key)) => Ok(Destination::Partition(partition_of_key(key, partitions))),
+        (None, None) => Ok(Destination::Sticky(topic)),
     }
 }
 

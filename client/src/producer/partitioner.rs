@@ -47,6 +47,10 @@ fn murmur2(data: &[u8]) -> u32 {
     hash ^ (hash >> 15)
 }
 
+/// How often a partition is drawn before those that suit are listed. A topic may have thousands,
+/// and nearly all of them suit nearly always.
+const DRAWS: usize = 8;
+
 /// Records without a key stay with one partition until a batch's worth has gone there, then move
 /// on to another that has a leader (KIP-480, KIP-794): full batches rather than many small ones.
 #[derive(Debug)]
@@ -88,11 +92,18 @@ impl Sticky {
     }
 
     fn another(&mut self, topic: &TopicDescription, last: Option<u32>) -> u32 {
+        let suits = |partition| is_led(topic, partition) && Some(partition) != last;
+        for _ in 0..DRAWS {
+            let partition = self.rng.u32(0..topic.partition_count().max(1));
+            if suits(partition) {
+                return partition;
+            }
+        }
         let led: Vec<u32> = topic
             .partitions
             .keys()
             .copied()
-            .filter(|&partition| is_led(topic, partition) && Some(partition) != last)
+            .filter(|&partition| suits(partition))
             .collect();
         match led.as_slice() {
             [] => last.unwrap_or_else(|| self.rng.u32(0..topic.partition_count())),

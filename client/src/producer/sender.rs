@@ -243,24 +243,43 @@ impl Sender {
 
     /// One request to each leader that may have one; whether any was sent.
     fn send_round(&mut self, ready: &[Slot], now: Instant) -> bool {
-        let mut by_leader: BTreeMap<i32, Vec<Slot>> = BTreeMap::new();
         let metadata = self.cluster.metadata();
+        let slots_max = REQUEST_BYTES_MAX / self.options.batch_bytes.max(1) + 1;
+        // What each leader gets; nothing for those that cannot have a request now.
+        let mut by_leader: BTreeMap<i32, Option<Vec<Slot>>> = BTreeMap::new();
+        // How many leaders could take more. Those that were not met yet might.
+        let mut open = metadata.brokers.len();
         for &slot in ready {
-            let lane = &self.lanes[slot.0];
-            let has_batch = || lane.has_queued() || self.accumulator.is_due(slot, now);
-            if !lane.may_send(now) || !has_batch() {
+            if open == 0 {
+                break;
+            }
+            if !self.lanes[slot.0].may_send(now) {
                 continue;
             }
-            match self.leaders.of(slot, &self.partitions, &metadata) {
-                Some(leader) => by_leader.entry(leader).or_default().push(slot),
-                None => self.want_refresh(now),
+            let Some(leader) = self.leaders.of(slot, &self.partitions, &metadata) else {
+                self.want_refresh(now);
+                continue;
+            };
+            let has_room = match by_leader.get(&leader) {
+                Some(slots) => slots.as_ref().is_some_and(|it| it.len() < slots_max),
+                None => true,
+            };
+            let has_batch =
+                || self.lanes[slot.0].has_queued() || self.accumulator.is_due(slot, now);
+            if !has_room || !has_batch() {
+                continue;
             }
+            let is_ready = || self.is_ready(leader, now).then(Vec::new);
+            let slots = by_leader.entry(leader).or_insert_with(is_ready);
+            let has_room = slots.as_mut().is_some_and(|slots| {
+                slots.push(slot);
+                slots.len() < slots_max
+            });
+            open -= usize::from(!has_room && metadata.brokers.contains_key(&leader));
         }
         let mut sent = false;
         for (leader, slots) in by_leader {
-            if self.is_ready(leader, now) {
-                sent |= self.send_to(leader, &slots, now);
-            }
+            sent |= slots.is_some_and(|slots| self.send_to(leader, &slots, now));
         }
         sent
     }

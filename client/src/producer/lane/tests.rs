@@ -1,8 +1,10 @@
 //! The lane, event by event, and against a broker that does what brokers may do.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use highwater_record::{Compression, TopicName, TopicPartition};
+use tokio::sync::Semaphore;
 
 use super::super::batch::Slot;
 use super::*;
@@ -61,6 +63,7 @@ fn batch(id: u64, records: u32, now: Instant) -> Batch {
         Compression::None,
         1_000,
         now,
+        Arc::new(Semaphore::new(0)),
     );
     for _ in 0..records {
         batch.append(0, None, Some(b"v"), &[]).unwrap();

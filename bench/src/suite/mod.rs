@@ -53,6 +53,52 @@ pub struct Suite {
     pub datagram_bytes: Option<u16>,
     /// Whether files are made for each run, or were those of the run before.
     pub files: Files,
+    /// Whether other loads are measured too: one producer, small records, many partitions.
+    pub variants: bool,
+}
+
+/// Partitions of the variant with many.
+const MANY_PARTITIONS: u32 = 1_000;
+
+/// Batches that a thousand partitions fill, in bytes.
+const SMALL_BATCH_BYTES: usize = 64 << 10;
+
+/// The size of a small record, in bytes.
+const SMALL_RECORD_BYTES: usize = 100;
+
+/// What is sent, and where to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Shape {
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// Producers side by side.
+    pub producers: usize,
+    /// The size of a record, in bytes.
+    pub record_bytes: usize,
+    /// The most that a batch holds, in bytes.
+    pub batch_bytes: usize,
+    /// The most that a producer has under way, in bytes.
+    pub memory_bytes: usize,
+    /// Milliseconds that a batch waits for more.
+    pub linger_ms: u64,
+    /// How long nothing is counted before.
+    #[serde(skip)]
+    pub warm_up: Duration,
+}
+
+impl Suite {
+    /// Its own load.
+    fn shape(&self) -> Shape {
+        Shape {
+            partitions: self.partitions,
+            producers: self.producers,
+            record_bytes: self.record_bytes,
+            batch_bytes: 1 << 20,
+            memory_bytes: 16 << 20,
+            linger_ms: 5,
+            warm_up: self.warm_up,
+        }
+    }
 }
 
 /// A figure of the suite, as it is there.
@@ -78,6 +124,23 @@ pub enum Figure {
         ratio_to_disk: f64,
         /// What is acknowledged, by what the bare path acknowledges; none if it was not measured.
         ratio_to_pipeline: Option<f64>,
+    },
+    /// As much as is acknowledged of another load.
+    Variant {
+        /// The load.
+        shape: Shape,
+        /// Values acknowledged, in 10^6 bytes a second.
+        mb_per_second: Spread,
+        /// Records acknowledged a second.
+        records_per_second: Spread,
+        /// Processor seconds of the servers for each 10^9 bytes.
+        server_cpu_seconds_per_gb: Spread,
+        /// The same of the client.
+        client_cpu_seconds_per_gb: Spread,
+        /// By the load that it is compared with, in bytes a second.
+        ratio: f64,
+        /// That load.
+        of: Shape,
     },
     /// Acknowledgements at a fixed rate, from when each record was to be sent.
     Latency {
@@ -154,14 +217,19 @@ pub async fn run(
         ceilings,
         topics: 0,
     };
+    let shape = suite.shape();
     if suite.files == Files::Steady {
-        measured.run(None).await?;
+        measured.run(shape, None).await?;
     }
-    for figure in measured.throughput(nodes).await? {
+    let (figures, median) = measured.throughput(shape, nodes).await?;
+    for figure in figures {
         show(figure)?;
     }
     for &rate in &suite.rates {
         show(measured.latency(rate).await?)?;
+    }
+    if suite.variants {
+        measured.variants(median, &mut show).await?;
     }
     drop(measured);
     cluster.stop()
@@ -178,31 +246,30 @@ struct Measured<'a> {
 
 impl Measured<'_> {
     /// Each run has a topic of its own.
-    async fn topic(&mut self) -> Result<TopicName> {
+    async fn topic(&mut self, partitions: u32) -> Result<TopicName> {
         self.topics += 1;
         let topic = TopicName::new(&format!("bench-{}", self.topics))?;
         let new = NewTopic::new(&topic)
-            .partitions(self.suite.partitions)
+            .partitions(partitions)
             .config("segment.bytes", SEGMENT_BYTES);
         self.client.admin().create_topic(new).await?;
         Ok(topic)
     }
 
-    fn load(&self, topic: TopicName, rate: Option<u32>) -> ProduceLoad {
-        let suite = self.suite;
+    fn load(&self, topic: TopicName, shape: Shape, rate: Option<u32>) -> ProduceLoad {
         ProduceLoad {
             topic,
-            record_bytes: suite.record_bytes,
-            producers: if rate.is_some() { 1 } else { suite.producers },
+            record_bytes: shape.record_bytes,
+            producers: shape.producers,
             batching: Batching {
-                batch_bytes: if rate.is_some() { 256 << 10 } else { 1 << 20 },
-                linger: Duration::from_millis(if rate.is_some() { 0 } else { 5 }),
-                memory_bytes: 16 << 20,
+                batch_bytes: shape.batch_bytes,
+                linger: Duration::from_millis(shape.linger_ms),
+                memory_bytes: shape.memory_bytes,
                 compression: Compression::None,
             },
             rate,
-            warm_up: suite.warm_up,
-            duration: suite.duration,
+            warm_up: shape.warm_up,
+            duration: self.suite.duration,
             seed: 1,
             server_pids: self.pids.clone(),
         }
@@ -210,9 +277,14 @@ impl Measured<'_> {
 
     /// Fills a topic, reads it back if it was filled at full speed, and deletes it: the next run has
     /// its files, if they are kept.
-    async fn run(&mut self, rate: Option<u32>) -> Result<(ProduceReport, Option<ConsumeReport>)> {
-        let topic = self.topic().await?;
-        let produced = produce(&self.client, &self.load(topic.clone(), rate)).await?;
+    async fn run(
+        &mut self,
+        shape: Shape,
+        rate: Option<u32>,
+    ) -> Result<(ProduceReport, Option<ConsumeReport>)> {
+        let topic = self.topic(shape.partitions).await?;
+        let load = self.load(topic.clone(), shape, rate);
+        let produced = produce(&self.client, &load).await?;
         let consumed = match rate {
             Some(_) => None,
             None => {
@@ -229,10 +301,66 @@ impl Measured<'_> {
         Ok((produced, consumed))
     }
 
-    async fn throughput(&mut self, nodes: u16) -> Result<[Figure; 2]> {
+    /// Other loads, each beside what it is compared with. `median` is that of the suite's own.
+    async fn variants(
+        &mut self,
+        median: f64,
+        show: &mut impl FnMut(Figure) -> Result<()>,
+    ) -> Result<()> {
+        let own = self.suite.shape();
+        let one = Shape {
+            producers: 1,
+            ..own
+        };
+        let small = Shape {
+            record_bytes: SMALL_RECORD_BYTES,
+            ..own
+        };
+        let few = Shape {
+            batch_bytes: SMALL_BATCH_BYTES,
+            memory_bytes: 2 * own.memory_bytes,
+            ..own
+        };
+        // Files are small at first, and grow as they are filled: with so many that takes a while.
+        let many = Shape {
+            partitions: MANY_PARTITIONS,
+            warm_up: own.warm_up * 4,
+            ..few
+        };
+        for (shape, of) in [(one, own), (small, own)] {
+            show(self.variant(shape, (of, median)).await?.0)?;
+        }
+        let (figure, median) = self.variant(few, (own, median)).await?;
+        show(figure)?;
+        show(self.variant(many, (few, median)).await?.0)
+    }
+
+    /// One of them, and its median in 10^6 bytes a second.
+    async fn variant(&mut self, shape: Shape, (of, other): (Shape, f64)) -> Result<(Figure, f64)> {
+        let mut reports = Vec::new();
+        for _ in 0..self.suite.runs {
+            reports.push(self.run(shape, None).await?.0);
+        }
+        let mb_per_second = spread(&reports, |it| megabytes(it.bytes_per_second));
+        let figure = Figure::Variant {
+            shape,
+            mb_per_second,
+            records_per_second: spread(&reports, |it| it.records_per_second as f64),
+            server_cpu_seconds_per_gb: spread(&reports, |it| {
+                it.server_cpu_seconds_per_gb.unwrap_or_default()
+            }),
+            client_cpu_seconds_per_gb: spread(&reports, |it| it.client_cpu_seconds_per_gb),
+            ratio: mb_per_second.median / other.max(f64::MIN_POSITIVE),
+            of,
+        };
+        Ok((figure, mb_per_second.median))
+    }
+
+    /// What is acknowledged and what is read, and the median of the first.
+    async fn throughput(&mut self, shape: Shape, nodes: u16) -> Result<([Figure; 2], f64)> {
         let (mut produced, mut consumed) = (Vec::new(), Vec::new());
         for _ in 0..self.suite.runs {
-            let (filled, read) = self.run(None).await?;
+            let (filled, read) = self.run(shape, None).await?;
             produced.push(filled);
             consumed.extend(read);
         }
@@ -255,13 +383,19 @@ impl Measured<'_> {
                 it.server_cpu_seconds_per_gb.unwrap_or_default()
             }),
         };
-        Ok([throughput, consume])
+        Ok(([throughput, consume], median))
     }
 
     async fn latency(&mut self, rate: u32) -> Result<Figure> {
         let mut reports = Vec::new();
+        let shape = Shape {
+            producers: 1,
+            batch_bytes: 256 << 10,
+            linger_ms: 0,
+            ..self.suite.shape()
+        };
         for _ in 0..self.suite.runs {
-            reports.push(self.run(Some(rate)).await?.0);
+            reports.push(self.run(shape, Some(rate)).await?.0);
         }
         let p50_ms = spread(&reports, |it| milliseconds(it.latency.p50_us));
         Ok(Figure::Latency {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use highwater_bench::suite::{self, Figure, Processes, Suite};
+use highwater_bench::suite::{self, Figure, Processes, Shape, Suite};
 use serde_json::json;
 
 use super::pipeline::{FilesName, NODE_WORDS, PeerTransportName, files_text, pipeline_text};
@@ -12,8 +12,44 @@ use crate::cluster::{DATAGRAM_BYTES, TransportName};
 use crate::exit::Failure;
 use crate::print::Printer;
 
+/// A named suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum SuiteName {
+    /// One run of each figure, about a minute
+    Quick,
+    /// Five runs of each, and other loads: one producer, records of 100 bytes, and batches of
+    /// 64 KiB to the topic's partitions and to 1,000
+    Full,
+}
+
+impl SuiteName {
+    fn runs(self) -> u16 {
+        match self {
+            SuiteName::Quick => 1,
+            SuiteName::Full => 5,
+        }
+    }
+
+    fn seconds(self) -> f64 {
+        match self {
+            SuiteName::Quick => 3.0,
+            SuiteName::Full => 5.0,
+        }
+    }
+
+    fn warm_up(self) -> f64 {
+        match self {
+            SuiteName::Quick => 1.0,
+            SuiteName::Full => 2.0,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
+    /// What is measured.
+    #[arg(value_name = "SUITE", value_enum, default_value_t = SuiteName::Quick)]
+    suite: SuiteName,
     /// Where to make a temporary folder. Memory is no disk: /tmp may be the wrong place.
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     dir: PathBuf,
@@ -23,15 +59,15 @@ pub(super) struct Arguments {
     /// Set one option of all nodes, as in --set node.shards=2; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// How often each is measured; the median counts.
-    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
-    runs: u16,
-    /// How long each run is counted, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0, value_parser = seconds)]
-    seconds: f64,
-    /// How long nothing is counted before.
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
-    warm_up: f64,
+    /// How often each is measured; the median counts [default: 1, or 5].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    runs: Option<u16>,
+    /// How long each run is counted, in seconds [default: 3, or 5].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    seconds: Option<f64>,
+    /// How long nothing is counted before [default: 1, or 2].
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    warm_up: Option<f64>,
     /// The size of a record's value, in bytes.
     #[arg(long, value_name = "BYTES", default_value_t = 1024)]
     record_bytes: usize,
@@ -69,10 +105,13 @@ impl Arguments {
             files_text(self.files.into())
         );
         print_durability(&durability, printer)?;
+        let named = self.suite;
+        let duration = self.seconds.unwrap_or_else(|| named.seconds());
+        let warm_up = self.warm_up.unwrap_or_else(|| named.warm_up());
         let suite = Suite {
-            runs: usize::from(self.runs),
-            duration: Duration::from_secs_f64(self.seconds),
-            warm_up: Duration::from_secs_f64(self.warm_up),
+            runs: usize::from(self.runs.unwrap_or_else(|| named.runs())),
+            duration: Duration::from_secs_f64(duration),
+            warm_up: Duration::from_secs_f64(warm_up),
             record_bytes: self.record_bytes,
             partitions: self.partitions,
             producers: self.producers,
@@ -81,6 +120,7 @@ impl Arguments {
             peer_transport: self.peer_transport.into(),
             datagram_bytes: self.datagram_bytes,
             files: self.files.into(),
+            variants: named == SuiteName::Full,
         };
         let executable = std::env::current_exe()?;
         let show =
@@ -122,6 +162,24 @@ fn figure_text(figure: &Figure) -> String {
             spread_text(mb_per_second),
             spread_text(server),
         ),
+        Figure::Variant {
+            shape,
+            mb_per_second,
+            records_per_second,
+            server_cpu_seconds_per_gb: server,
+            client_cpu_seconds_per_gb: client,
+            ratio,
+            of,
+        } => format!(
+            "produce  {}: {} MB/s, {:.0} records/s, {ratio:.2} of {}; CPU seconds per GB: servers \
+             {}, client {}",
+            shape_text(shape, of),
+            spread_text(mb_per_second),
+            records_per_second.median,
+            shape_text(of, shape),
+            spread_text(server),
+            spread_text(client),
+        ),
         Figure::Latency {
             rate,
             p50_ms,
@@ -135,6 +193,27 @@ fn figure_text(figure: &Figure) -> String {
             spread_text(p99_ms),
             spread_text(p999_ms),
         ),
+    }
+}
+
+/// A load, as far as it differs from another.
+fn shape_text(shape: &Shape, other: &Shape) -> String {
+    let differs = [
+        (shape.producers != other.producers).then(|| count(shape.producers, "producer")),
+        (shape.record_bytes != other.record_bytes)
+            .then(|| format!("records of {} bytes", shape.record_bytes)),
+        (shape.batch_bytes != other.batch_bytes)
+            .then(|| format!("batches of {} KiB", shape.batch_bytes >> 10)),
+        (shape.partitions != other.partitions).then(|| format!("{} partitions", shape.partitions)),
+    ];
+    let differs: Vec<String> = differs.into_iter().flatten().collect();
+    differs.join(", ")
+}
+
+fn count(number: usize, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
     }
 }
 

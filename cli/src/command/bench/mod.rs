@@ -52,7 +52,8 @@ enum Action {
     /// run: throughput, reading, latency at fixed rates.
     #[command(after_help = "Examples:
   highwater bench cluster
-  highwater bench cluster --dir /var/lib --runs 9 --rate 1000 --rate 20000 --transport tcp")]
+  highwater bench cluster full --dir /var/lib --files steady
+  highwater bench cluster --runs 9 --rate 1000 --rate 20000 --transport tcp")]
     Cluster(cluster::Arguments),
     /// Send random records as fast as they are acknowledged, or at a fixed rate.
     #[command(after_help = "Examples:

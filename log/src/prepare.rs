@@ -18,9 +18,9 @@ use crate::storage::{FileId, Preparation};
 /// twice, takes from the disk what they need.
 const BUSY_BYTES_PER_SECOND: u64 = 64 << 20;
 
-/// How large a group's writes are, in bytes, from where on zeroing their blocks ahead takes more of a
-/// busy disk than the file system's own writes do behind blocks that were never written: some 100 µs
-/// for one write (LIMITS.md A1), and a part of that for those that are synced together.
+/// How large a write is, in bytes, when zeroing its blocks ahead takes the disk about as long as the
+/// file system's journal takes over blocks that were never written: some 100 µs, whatever the size
+/// (LIMITS.md A1).
 const LARGE_WRITE_BYTES: u64 = 128 << 10;
 
 /// How many files are made at once when those that are wanted wait for one another, and none is

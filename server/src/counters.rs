@@ -185,6 +185,17 @@ node_counters! {
     /// Sections of frames about groups that are not here, or in a session that is over.
     counter sections_ignored;
 
+    /// Rows of beats sent to peers; none for groups that are idle.
+    counter beat_rows_sent;
+    /// Rounds of beats of which peers have said that their rows are as in an earlier one.
+    counter beat_repeats_heard;
+    /// Of those, rounds whose earlier one was not kept.
+    counter beat_repeats_unknown;
+    /// Rows in repeated rounds against which something was to be said.
+    counter beat_repeat_exceptions;
+    /// Rounds of beats that were kept and not heard of for an election timeout.
+    counter beat_repeats_missed;
+
     /// Alarms raised: damage found on the disk.
     counter alarms;
     /// Groups of whose entries some are damaged.
@@ -251,6 +262,11 @@ impl NodeCounters {
         self.turns += shard.turns;
         self.frames_refused += shard.frames_refused;
         self.sections_ignored += shard.sections_ignored;
+        self.beat_rows_sent += shard.beat_rows_sent;
+        self.beat_repeats_heard += shard.repeats_heard;
+        self.beat_repeats_unknown += shard.repeats_unknown;
+        self.beat_repeat_exceptions += shard.repeat_exceptions;
+        self.beat_repeats_missed += shard.repeats_missed;
         // `frames_sent` are counted where they leave, by the links; `alarms` by the log, which
         // knows those of its recovery too.
     }

@@ -247,8 +247,9 @@ impl Sender {
         let slots_max = REQUEST_BYTES_MAX / self.options.batch_bytes.max(1) + 1;
         // What each leader gets; nothing for those that cannot have a request now.
         let mut by_leader: BTreeMap<i32, Option<Vec<Slot>>> = BTreeMap::new();
-        // How many leaders could take more. Those that were not met yet might.
-        let mut open = metadata.brokers.len();
+        // How many leaders could take more. Those that were not met yet might; and without any, what
+        // is known is of no use, and asking again is.
+        let mut open = metadata.brokers.len().max(1);
         for &slot in ready {
             if open == 0 {
                 break;

@@ -1,8 +1,9 @@
 //! What agreement costs beside disk and network: a round of three nodes, and beats of many groups.
 //!
-//! Here until the sources of `consensus` may change again; nothing of it concerns this crate.
+//! Beats by row are what is sent of groups that have changed; those of others are repeated by number,
+//! at no cost of their own.
 //!
-//! `cargo bench -p highwater-bench --bench consensus`
+//! `cargo bench -p highwater-consensus --bench consensus`
 
 use std::time::Duration;
 

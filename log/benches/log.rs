@@ -1,8 +1,6 @@
 //! What one shard's log costs beside its disk: appends, reads of the tail, recovery.
 //!
-//! Here until the sources of `log` may change again; nothing of it concerns this crate.
-//!
-//! `cargo bench -p highwater-bench --bench log`
+//! `cargo bench -p highwater-log --bench log`
 
 use std::cell::Cell;
 use std::hint::black_box;

@@ -147,16 +147,17 @@ fn files_roll_when_they_are_full_and_grow() {
 fn longest_file(capacity: u64) -> usize {
     let (disk, mut node) = new_node();
     disk.set_capacity(capacity);
-    node.store.reserve(GROUP, 1).unwrap();
+    let reserved = node.store.reserve(GROUP, 1);
+    reserved.expect("nothing is known of the disk yet");
     node.settle();
     for _ in 0..50 {
         node.append_sized(GROUP, 1, 20_000);
         node.settle();
     }
     assert_eq!(node.read_all(GROUP).len(), 50);
-    let len = |path: &String| disk.contents(path).unwrap().len();
     let groups = disk.files().into_iter().filter(|it| it.contains("groups/"));
-    groups.map(|path| len(&path)).max().unwrap()
+    let lengths = groups.map(|path| disk.contents(&path).expect("it was listed").len());
+    lengths.max().expect("the group has files")
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::print::Printer;
 /// A named suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum SuiteName {
-    /// One run of each figure, about a minute
+    /// One run of each figure, a minute and a half
     Quick,
     /// Five runs of each, and other loads: one producer, records of 100 bytes, and batches of
     /// 64 KiB to the topic's partitions and to 1,000

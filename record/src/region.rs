@@ -19,6 +19,9 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 /// How its parts are aligned, in bytes: to the smallest page that there is.
 pub(crate) const PART_ALIGNMENT: usize = 4096;
 
+/// The huge pages of x86-64 and of most kernels for arm64, in bytes.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+
 /// Address space, zeros at first, taken from the system as it is touched.
 #[derive(Debug)]
 pub(crate) struct Region {
@@ -36,8 +39,15 @@ unsafe impl Sync for Region {}
 
 impl Region {
     /// Address space for `len` bytes, or nothing if the system refuses it. An interpreter has none.
+    ///
+    /// What is larger than a huge page is made of whole ones: only such a mapping begins on the
+    /// boundary of one (Linux 6.12 on).
     pub(crate) fn new(len: usize) -> Option<Region> {
-        let len = len - len % PART_ALIGNMENT;
+        let len = if len > HUGE_PAGE_BYTES {
+            len.checked_next_multiple_of(HUGE_PAGE_BYTES)?
+        } else {
+            len - len % PART_ALIGNMENT
+        };
         if len == 0 || cfg!(miri) {
             return None;
         }
@@ -131,6 +141,16 @@ mod tests {
         assert_eq!(region.take(PART), Some(parts[1]));
         assert_eq!(region.take(2 * PART), Some(parts[3]));
         assert_eq!(region.take(2 * PART), None, "no gap is that large");
+    }
+
+    #[test]
+    fn a_large_one_is_made_of_whole_huge_pages() {
+        let region = Region::new(HUGE_PAGE_BYTES + PART).unwrap();
+        let first = region.take(HUGE_PAGE_BYTES).unwrap();
+        let second = region.take(HUGE_PAGE_BYTES).unwrap();
+        assert_eq!(second.addr().get() - first.addr().get(), HUGE_PAGE_BYTES);
+        assert_eq!(region.take(PART), None);
+        assert!(Region::new(usize::MAX).is_none(), "more than there is");
     }
 
     #[test]

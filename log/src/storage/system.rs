@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use highwater_record::{Buffer, BufferMut, BufferPool};
+use highwater_record::{Budget, Buffer, BufferMut, BufferPool};
 use rustix::fs::{
     self, Advice, AtFlags, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Stat,
 };
@@ -18,8 +18,12 @@ use super::directory::{Access, DIR_MODE, DataDirectory, FILE_MODE};
 use super::mapping::SealedMapping;
 use super::{DirEntry, Mapping, Output, Preparation, StorageError, check};
 
-/// Zeros are written in pieces of this size, in bytes.
-const ZEROS: usize = 1 << 20;
+/// Zeros are written in pieces of this size, in bytes. A disk does one thing after the other, and a
+/// synced write of a few KiB waits for the piece before it.
+const ZEROS: usize = 256 << 10;
+
+/// The memory that zeros are taken from, in bytes: of less a pool makes no huge page.
+const ZEROS_MEMORY: usize = 2 << 20;
 
 /// Entries of one directory that are listed; more are an error.
 const LIST_ENTRIES_MAX: usize = 1 << 20;
@@ -155,6 +159,10 @@ pub(super) struct System {
     directory: Arc<DataDirectory>,
     pool: BufferPool,
     /// Aligned zeros to prepare files with. Not from the pool: they are part of no operation.
+    ///
+    /// In one huge page, where the system gives one. A virtio disk takes one entry of its ring, of
+    /// 256 in common, for each stretch of memory that is not behind the last: a MiB in small pages
+    /// waits until the ring is empty, fills it, and nothing else is written meanwhile.
     zeros: Buffer,
     /// Whether files are read and written past the page cache.
     direct: bool,
@@ -164,7 +172,9 @@ impl System {
     /// Past the page cache if `direct`, and if the file system takes that.
     pub(super) fn new(directory: Arc<DataDirectory>, pool: BufferPool, direct: bool) -> Self {
         let direct = direct && directory.why_buffered().is_none();
-        let mut zeros = BufferMut::unpooled(ZEROS, directory.alignment());
+        let mut zeros = BufferPool::new(Budget::new(ZEROS_MEMORY), directory.alignment())
+            .get(ZEROS)
+            .unwrap_or_else(|_| BufferMut::unpooled(ZEROS, directory.alignment()));
         zeros.put_zeros(ZEROS);
         Self {
             directory,

@@ -171,6 +171,12 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_run_that_was_over_before_it_began_has_a_rate() {
+        let run = Duration::from_nanos(1);
+        check(&quic(&Limits { run, ..SHORT }, 1_452).await.unwrap());
+    }
+
+    #[tokio::test]
     async fn too_few_runs_are_refused() {
         let few = Limits { runs: 4, ..SHORT };
         assert!(tcp(&few, 1).is_err());

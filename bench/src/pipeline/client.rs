@@ -94,16 +94,23 @@ impl Client<'_> {
         if self.acknowledged > before {
             return Ok(());
         }
-        ensure!(!self.open.is_empty(), "no batch was due while it counted");
+        ensure!(
+            !self.open.is_empty(),
+            "no batch was due while it counted: give a higher rate, or a longer run"
+        );
         self.take_one(window).await
     }
 
-    /// Sends whatever is due and has room, until then.
+    /// Sends whatever is due and has room, until then; once, where that is past: a process that has
+    /// not run meanwhile sends late, but it sends.
     async fn send_until(&mut self, window: &Window, first: u64, end: Instant) -> Result<()> {
         let mut pacer = Pacer::new()?;
-        while Instant::now() < end {
+        loop {
             while self.may_send(window, first) {
                 self.send(window, first)?;
+            }
+            if Instant::now() >= end {
+                return Ok(());
             }
             let waits_until = match self.load.rate {
                 Some(rate) if self.has_room() => window.start + due(self.next - first, rate),
@@ -117,7 +124,6 @@ impl Client<'_> {
                 self.take(&arrival.frame, window)?;
             }
         }
-        Ok(())
     }
 
     fn has_room(&self) -> bool {

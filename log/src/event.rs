@@ -1,5 +1,7 @@
 //! What a store reports to its owner.
 
+use std::time::Duration;
+
 use highwater_record::Offset;
 
 use crate::alarm::Alarm;
@@ -151,6 +153,12 @@ pub struct Counters {
     pub direct_bytes: u64,
     /// Files begun.
     pub files_begun: u64,
+    /// How often a group had something to write and no file to write it to yet.
+    pub file_waits: u64,
+    /// For how long, all groups together.
+    pub file_wait: Duration,
+    /// Bytes of files that were zeroed while the files before them were written.
+    pub zeroed_bytes: u64,
     /// Files sealed.
     pub files_sealed: u64,
     /// Files that were recycled: a new one was made of an old one.

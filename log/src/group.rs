@@ -65,6 +65,8 @@ pub(crate) struct Group {
     pub(crate) unused: Vec<Sequence>,
     /// The next file in the making.
     pub(crate) preparing: Preparing,
+    /// Since when there is something to write and no file to write it to.
+    pub(crate) waits_since: Option<Duration>,
     pub(crate) staged: VecDeque<Staged>,
     pub(crate) in_flight: Option<Box<InFlight>>,
     pub(crate) writes: Writes,
@@ -187,6 +189,7 @@ impl Group {
             next_sequence: Sequence::FIRST,
             unused: Vec::new(),
             preparing: Preparing::Idle,
+            waits_since: None,
             staged: VecDeque::new(),
             in_flight: None,
             writes: Writes::default(),

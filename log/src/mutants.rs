@@ -41,6 +41,8 @@ pub enum Mutant {
     WriteClaimsItself,
     /// Hidden files are unlinked before the `begin` that hides them is durable.
     UnlinkBeforeBegin,
+    /// A file is written while it is still being zeroed.
+    BegunAmidZeros,
     /// The journal is written in one copy.
     JournalInOneCopy,
     /// What recovery found is not synced.
@@ -76,7 +78,7 @@ pub enum Mutant {
 #[cfg(feature = "mutants")]
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 23] = [
+    pub const ALL: [Mutant; 24] = [
         Mutant::AckBeforeWrite,
         Mutant::AckBeforePromise,
         Mutant::EntriesBeforeTerm,
@@ -85,6 +87,7 @@ impl Mutant {
         Mutant::BeginClaims,
         Mutant::WriteClaimsItself,
         Mutant::UnlinkBeforeBegin,
+        Mutant::BegunAmidZeros,
         Mutant::JournalInOneCopy,
         Mutant::RecoveredNotSynced,
         Mutant::EitherCheckpointHolds,

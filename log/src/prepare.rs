@@ -47,7 +47,7 @@ pub struct Want {
     pub write_bytes: Option<u64>,
     /// How much all groups of the store have written lately, in bytes a second.
     pub store_rate: u64,
-    /// How many other files of the store are being made.
+    /// How many other files of the store are being made, or wait to be zeroed.
     pub making: usize,
 }
 
@@ -96,7 +96,7 @@ pub trait FileSource: std::fmt::Debug {
     fn give_up(&mut self) -> Vec<Spare>;
 }
 
-/// Makes every file anew: zeroed ahead of need, or, while the disk is busy, preallocated for groups
+/// Makes every file anew: zeroed while the one before it is written, or, while the disk is busy, preallocated for groups
 /// whose writes are large, and while many are made at once (DESIGN.md section 4, Preparation).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FreshFiles;
@@ -267,14 +267,83 @@ impl Rate {
     }
 }
 
+/// How much of a file is zeroed at once, in bytes: nothing is written to it meanwhile.
+const ZEROED_AT_ONCE: u64 = 1 << 20;
+
+/// The next file is asked for when this part of the one before it is written.
+pub(crate) const ASKED_AHEAD: u64 = 4;
+
+/// The next file is to be zeroed when this part of the one before it is left.
+const ZEROED_AHEAD: u64 = 8;
+
+/// How many bytes of the next file are zeroed at most for each that is written to the one before
+/// it. A file that is much larger than that one stays unzeroed behind: a write there costs the file
+/// system more, but a disk that is not fast enough for zeros has no time for anything else.
+const ZEROED_FOR_EACH: u64 = 2;
+
 /// A file that is ready to be begun.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Prepared {
     pub(crate) file: FileId,
     pub(crate) identity: FileIdentity,
+    /// Up to where it is zeroed, or needs not be.
+    pub(crate) zeroed: u64,
+    pub(crate) zeroing: Zeroing,
+}
+
+/// Whether a file is being zeroed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Zeroing {
+    /// It is not.
+    No,
+    /// It waits for others.
+    Waits,
+    /// The next piece of it is.
+    UnderWay,
 }
 
 impl Prepared {
+    pub(crate) fn new(file: FileId, making: &Making) -> Prepared {
+        let identity = making.identity;
+        let zeroed = match making.is_zeroed_later() {
+            true => u64::from(identity.first_frame),
+            false => identity.size,
+        };
+        Prepared {
+            file,
+            identity,
+            zeroed,
+            zeroing: Zeroing::No,
+        }
+    }
+
+    /// Not while it is zeroed: the disk may do either last.
+    pub(crate) fn may_be_written(&self) -> bool {
+        self.zeroing != Zeroing::UnderWay || mutant!(BegunAmidZeros)
+    }
+
+    /// Whether more of it is to be zeroed by now: as much as is written of the file before it,
+    /// between when this was asked for and shortly before it is needed. So zeros come as fast as
+    /// the group writes, never all at once, and nobody waits for them.
+    pub(crate) fn wants_zeros(&self, before_len: u64, before_written: u64) -> bool {
+        let asked_at = before_len / ASKED_AHEAD;
+        let all_at = before_len - before_len / ZEROED_AHEAD;
+        let written = before_written.saturating_sub(asked_at);
+        let part = u128::from(written) * u128::from(self.identity.size);
+        let part = part / u128::from((all_at - asked_at).max(1));
+        let due = part.min(u128::from(written * ZEROED_FOR_EACH));
+        let left = self.zeroed < self.identity.size;
+        left && u128::from(self.zeroed) < due && self.zeroing == Zeroing::No
+    }
+
+    /// The next piece that is to be zeroed: where, and how long.
+    pub(crate) fn next_zeros(&self) -> (u64, u64) {
+        (
+            self.zeroed,
+            ZEROED_AT_ONCE.min(self.identity.size - self.zeroed),
+        )
+    }
+
     /// How many bytes of frames it has room for.
     pub(crate) fn room(&self) -> u64 {
         self.identity.size - u64::from(self.identity.first_frame)
@@ -286,8 +355,19 @@ impl Prepared {
 pub(crate) struct Making {
     pub(crate) identity: FileIdentity,
     pub(crate) source: Source,
+    /// Whether it is made ahead of need.
+    pub(crate) ahead: bool,
     /// The file that is recycled, while it is open under its old name.
     pub(crate) spare_file: Option<FileId>,
+}
+
+impl Making {
+    /// Whether it is zeroed piece by piece, while the file before it is written. What is waited for
+    /// is zeroed as it is made, if it is small.
+    pub(crate) fn is_zeroed_later(&self) -> bool {
+        let zeroed = self.source == Source::Fresh(Preparation::Zero);
+        zeroed && (self.ahead || self.identity.size > ZEROED_AT_ONCE)
+    }
 }
 
 /// How far a group's next file is.
@@ -314,6 +394,13 @@ impl Preparing {
     }
 
     pub(crate) const fn ready(&self) -> Option<&Prepared> {
+        match self {
+            Preparing::Ready(prepared) => Some(prepared),
+            Preparing::Idle | Preparing::Making(_) | Preparing::NoSpace(_) => None,
+        }
+    }
+
+    pub(crate) const fn ready_mut(&mut self) -> Option<&mut Prepared> {
         match self {
             Preparing::Ready(prepared) => Some(prepared),
             Preparing::Idle | Preparing::Making(_) | Preparing::NoSpace(_) => None,
@@ -357,7 +444,7 @@ impl Before {
         let Some(age) = self.age else {
             return self.len.min(FIRST_OF_LIFE_BYTES);
         };
-        if self.written < self.len / 2 {
+        if self.written < self.len / ASKED_AHEAD / 2 {
             return self.len;
         }
         let grown = self.len.saturating_mul(SEGMENT_GROWTH);
@@ -386,6 +473,7 @@ pub(crate) fn next_size(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{ClusterId, Incarnation};
 
     const KIB: u64 = 1 << 10;
 
@@ -451,6 +539,66 @@ mod tests {
     }
 
     const MIB: u64 = 1 << 20;
+
+    const ZEROED: Source = Source::Fresh(Preparation::Zero);
+
+    /// How far the next file is zeroed, by how much of the one before it is written.
+    fn zeroed(source: Source, before_len: u64, size: u64) -> Vec<(u64, u64)> {
+        let making = Making {
+            identity: FileIdentity {
+                first_frame: 4096,
+                cluster: ClusterId([1; 16]),
+                incarnation: Incarnation([1; 16]),
+                group: GroupId(1),
+                sequence: Sequence(2),
+                salt: 3,
+                size,
+                recycled: false,
+            },
+            source,
+            ahead: true,
+            spare_file: None,
+        };
+        let mut next = Prepared::new(FileId(1), &making);
+        let zeroed = |written| {
+            while next.wants_zeros(before_len, written) {
+                next.zeroed += next.next_zeros().1;
+            }
+            (written, next.zeroed)
+        };
+        let steps = 0..=before_len / (16 * KIB);
+        steps.map(|step| step * 16 * KIB).map(zeroed).collect()
+    }
+
+    #[test]
+    fn a_file_is_zeroed_as_fast_as_the_one_before_it_is_written() {
+        for size in [60 * KIB, 32 * MIB, 64 * MIB, 1024 * MIB] {
+            let of = zeroed(ZEROED, 64 * MIB, size);
+            let at = |written| of[usize::try_from(written / (16 * KIB)).unwrap()].1;
+            assert_eq!(at(16 * MIB), 4096, "{size}: it was not asked for before");
+            for &(written, zeroed) in &of {
+                let most = ZEROED_FOR_EACH * written.saturating_sub(16 * MIB) + ZEROED_AT_ONCE;
+                assert!(zeroed <= most.max(4096), "{size}: {zeroed} at {written}");
+            }
+            let all = size.min(ZEROED_FOR_EACH * 40 * MIB);
+            assert!(at(56 * MIB) >= all, "{size}: {} of {all}", at(56 * MIB));
+            let half = at(36 * MIB);
+            assert!(half <= size / 2 + 2 * ZEROED_AT_ONCE, "{size}: {half}");
+        }
+        let of = zeroed(ZEROED, 64 * KIB, 64 * KIB);
+        assert_eq!(of.last(), Some(&(64 * KIB, 64 * KIB)));
+    }
+
+    #[test]
+    fn what_is_preallocated_or_recycled_is_not_zeroed() {
+        for source in [
+            Source::Fresh(Preparation::Preallocate),
+            Source::Recycled(spare(1, MIB)),
+        ] {
+            let mut of = zeroed(source, MIB, MIB).into_iter();
+            assert!(of.all(|(_, zeroed)| zeroed == MIB), "{source:?}");
+        }
+    }
 
     fn spare(sequence: u64, len: u64) -> Spare {
         Spare {

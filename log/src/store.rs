@@ -92,6 +92,10 @@ pub struct Store<S> {
     write_rate: Rate,
     /// Groups whose next file is being made.
     making: usize,
+    /// Groups whose next file is to be zeroed further, in turn.
+    to_zero: VecDeque<GroupId>,
+    /// Whether a file is being zeroed.
+    zeroing: bool,
     completions: Vec<Completion>,
     events: Vec<Event>,
     failed: bool,
@@ -150,6 +154,8 @@ enum Action {
     Journal(usize),
     /// A step in the making of a group's next file.
     Prepare(GroupId, files::PrepareStep),
+    /// A piece of a group's next file is zeroed.
+    Zero(GroupId),
     /// A step in the unlinking of a group's file.
     Unlink(GroupId, files::UnlinkStep),
     /// The unlinking of a file that was kept to be recycled, and the sync behind it.
@@ -504,6 +510,7 @@ impl<S: Storage> Store<S> {
             Action::Write(group) => self.write_completed(group, result),
             Action::Journal(copy) => self.journal_completed(copy, result),
             Action::Prepare(group, step) => self.prepare_completed(group, step, result),
+            Action::Zero(group) => self.zero_completed(group, result),
             Action::Unlink(group, step) => self.unlink_completed(group, step, result),
             Action::Spare(step) => self.spare_completed(step, result),
             Action::Seal(group) => self.seal_completed(group, result),

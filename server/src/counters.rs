@@ -124,6 +124,12 @@ node_counters! {
     counter direct_bytes;
     /// Log files begun.
     counter files_begun;
+    /// How often a group had something to write and no log file to write it to yet.
+    counter file_waits;
+    /// For how long, in microseconds, all groups together.
+    counter file_wait_micros;
+    /// Bytes of log files that were zeroed ahead, while the files before them were written.
+    counter zeroed_bytes;
     /// Log files sealed.
     counter files_sealed;
     /// Log files that were recycled: a new one was made of an old one.
@@ -316,6 +322,9 @@ impl NodeCounters {
         self.mapped_bytes += log.mapped_bytes;
         self.direct_bytes += log.direct_bytes;
         self.files_begun += log.files_begun;
+        self.file_waits += log.file_waits;
+        self.file_wait_micros += u64::try_from(log.file_wait.as_micros()).unwrap_or(u64::MAX);
+        self.zeroed_bytes += log.zeroed_bytes;
         self.files_sealed += log.files_sealed;
         self.files_recycled += log.files_recycled;
         self.files_unlinked += log.files_unlinked;

@@ -66,6 +66,7 @@ found! {
     a_new_groups_directory_is_not_synced: log GroupsDirNotSynced Swarm,
     a_write_claims_itself: log WriteClaimsItself Swarm,
     files_are_unlinked_too_early: log UnlinkBeforeBegin Swarm,
+    a_file_is_begun_amid_zeros: log BegunAmidZeros Swarm,
     what_recovery_found_is_not_synced: log RecoveredNotSynced Swarm,
     a_failed_write_counts: log FailedWriteCounts Swarm,
     retired_files_go_newest_first: log RetiredNewestFirst Swarm,

@@ -122,6 +122,8 @@ pub const REACHABLE: &[&str] = &[
     "a file is sealed",
     "a file is unlinked",
     "a file is recycled",
+    "a group waits for its next file",
+    "a file is zeroed ahead",
     "a journal is written",
     "a follower serves a read",
     "a node cannot start for want of room",

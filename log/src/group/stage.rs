@@ -15,7 +15,7 @@ use crate::group::segment::{Segment, SegmentState};
 use crate::group::written::WrittenSums;
 use crate::ids::{LogIndex, Sequence, Term, WriteId};
 use crate::points::Points;
-use crate::prepare::Prepared;
+use crate::prepare::{ASKED_AHEAD, Prepared};
 use crate::scan::{position_after, timestamp_of};
 
 /// Something that waits for its write.
@@ -475,7 +475,7 @@ impl Group {
             return Need::Write;
         };
         match self.preparing.ready() {
-            Some(prepared) if prepared.room() >= first_write => Need::Write,
+            Some(next) if next.room() >= first_write && next.may_be_written() => Need::Write,
             _ => Need::File(first_write.next_multiple_of(align)),
         }
     }
@@ -516,11 +516,21 @@ impl Group {
 
     /// Whether the next file is better made now than when it is needed.
     pub(crate) fn wants_file_ahead(&self, now: Duration) -> bool {
-        let half_full = self
+        let ahead = self
             .active
             .as_ref()
-            .is_some_and(|active| active.position > active.len / 2);
-        half_full && self.preparing.can_start(now) && !self.dropping
+            .is_some_and(|active| active.position > active.len / ASKED_AHEAD);
+        ahead && self.preparing.can_start(now) && !self.dropping
+    }
+
+    /// Whether more of the next file is to be zeroed now.
+    pub(crate) fn wants_zeros(&self) -> bool {
+        match (&self.active, self.preparing.ready()) {
+            (Some(active), Some(next)) => {
+                next.wants_zeros(active.len, active.position) && !self.dropping
+            }
+            _ => false,
+        }
     }
 
     /// How many bytes the frames of the next write take up.

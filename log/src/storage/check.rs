@@ -94,6 +94,33 @@ pub(super) fn write(
     }
 }
 
+/// Refuses zeros that are none, not aligned, or leave the file.
+pub(super) fn zero(
+    path: &str,
+    offset: u64,
+    len: u64,
+    file_len: u64,
+    alignment: usize,
+) -> Result<(), StorageError> {
+    let fits = offset.checked_add(len).is_some_and(|end| end <= file_len);
+    if len > 0 && fits && is_aligned(offset, alignment) && is_aligned(len, alignment) {
+        Ok(())
+    } else {
+        let reason =
+            format!("zeros of {len} at {offset}, file of {file_len}, alignment {alignment}");
+        Err(invalid(path, reason))
+    }
+}
+
+/// Refuses to zero what holds something already. Only a disk in memory knows.
+pub(super) fn unwritten(path: &str, is_zero: bool) -> Result<(), StorageError> {
+    if is_zero {
+        Ok(())
+    } else {
+        Err(invalid(path, "zeros over what was written"))
+    }
+}
+
 /// Refuses a read that is empty, too large or not aligned.
 pub(super) fn read(
     path: &str,

@@ -19,7 +19,7 @@ pub struct Faults {
     pub stall: Duration,
     /// Reads that fail with an I/O error (F19). The same read may succeed later.
     pub read_error: f64,
-    /// Writes and truncations that fail with an I/O error (F20). Of a write, nothing, a front
+    /// Writes, zeroing and truncations that fail with an I/O error (F20). Of a write, nothing, a front
     /// part or all can be read from then on, and is made durable by a later sync.
     pub write_error: f64,
     /// Syncs of files and directories that fail with an I/O error (F21). What such a sync of a
@@ -33,7 +33,7 @@ pub struct Faults {
     /// Creations that find the disk full (F23). For a real limit see
     /// [`MemoryDisk::set_capacity`](super::MemoryDisk::set_capacity).
     pub no_space: f64,
-    /// Writes that find the disk full, as on a file system that copies on write (F23). A part
+    /// Writes and zeroing that find the disk full, as on a file system that copies on write (F23). A part
     /// is left as by [`write_error`](Self::write_error).
     pub write_no_space: f64,
     /// Opens and reads that find no descriptor or memory (F24).

@@ -142,6 +142,13 @@ impl FaultyStorage {
         match &op {
             Op::Write { .. } => self.begin_write(faults, counts, op),
             Op::Read { .. } => self.begin_read(faults, counts, op),
+            Op::Zero { .. } if self.hit(faults.write_error, &mut counts.write_errors) => {
+                self.begin_to_fail(op, "pwrite")
+            }
+            Op::Zero { .. } if self.hit(faults.write_no_space, &mut counts.write_no_space) => {
+                let path = self.session.path_of(&op);
+                refused(StorageError::NoSpace { path })
+            }
             Op::Truncate { .. } if self.hit(faults.write_error, &mut counts.write_errors) => {
                 self.begin_to_fail(op, "ftruncate")
             }

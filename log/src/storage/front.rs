@@ -157,6 +157,11 @@ impl Front {
                 check::write(&file.path, offset, &data, file.len(), alignment)?;
                 Call::Write { file, offset, data }
             }
+            Op::Zero { file, offset, len } => {
+                let file = self.writable(file)?;
+                check::zero(&file.path, offset, len, file.len(), alignment)?;
+                Call::Zero { file, offset, len }
+            }
             Op::Read { file, offset, len } => {
                 let file = self.file(file)?;
                 check::read(&file.path, offset, len, alignment)?;

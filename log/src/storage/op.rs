@@ -46,7 +46,7 @@ pub enum Op {
         first: Buffer,
     },
     /// Opens an existing file for [`Op::Read`] and, if `write`, for [`Op::Write`],
-    /// [`Op::Sync`] and [`Op::Truncate`]. A file that is [protected](Op::Protect) is not opened
+    /// [`Op::Zero`], [`Op::Sync`] and [`Op::Truncate`]. A file that is [protected](Op::Protect) is not opened
     /// for writing. Answers [`Output::Opened`].
     Open {
         /// Which file.
@@ -72,6 +72,19 @@ pub enum Op {
         offset: u64,
         /// What, aligned in memory and length, not empty; kept alive until the completion.
         data: Buffer,
+    },
+    /// Writes zeros over `len` bytes at `offset` that were never written since the file was made,
+    /// so that later synced writes to them need no metadata commit; durable on completion. Whoever
+    /// reads sees no difference. Only while no write to them is in flight. Does nothing where the
+    /// file system can reserve no blocks, since [`Op::Create`] has written them. Answers
+    /// [`Output::Done`].
+    Zero {
+        /// Which file.
+        file: FileId,
+        /// Where in it, aligned.
+        offset: u64,
+        /// How much, aligned, not 0, within the file.
+        len: u64,
     },
     /// Reads at most `len` bytes at `offset`, bypassing the page cache where the backend can.
     /// Offset and length are aligned. Shorter at the end of the file, empty beyond it.
@@ -171,6 +184,7 @@ impl Op {
     pub(super) fn bytes_written(&self) -> u64 {
         match self {
             Self::Create { first: data, .. } | Self::Write { data, .. } => data.len() as u64,
+            Self::Zero { len, .. } => *len,
             _ => 0,
         }
     }

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use highwater_record::{Budget, Buffer, BufferMut, BufferPool};
 use rustix::fs::{
@@ -92,6 +92,11 @@ pub(super) enum Call {
         offset: u64,
         data: Buffer,
     },
+    Zero {
+        file: Arc<OpenFile>,
+        offset: u64,
+        len: u64,
+    },
     Read {
         file: Arc<OpenFile>,
         offset: u64,
@@ -142,7 +147,10 @@ impl Call {
     /// Whether it may take as long as a whole file takes to write or read, and so must not
     /// keep the others waiting.
     pub(super) fn is_long(&self) -> bool {
-        matches!(self, Self::Create { .. } | Self::Populate { .. })
+        matches!(
+            self,
+            Self::Create { .. } | Self::Zero { .. } | Self::Populate { .. }
+        )
     }
 }
 
@@ -166,6 +174,8 @@ pub(super) struct System {
     zeros: Buffer,
     /// Whether files are read and written past the page cache.
     direct: bool,
+    /// Whether the file system has refused to reserve blocks.
+    cannot_reserve: AtomicBool,
 }
 
 impl System {
@@ -181,6 +191,7 @@ impl System {
             pool,
             zeros: zeros.freeze(),
             direct,
+            cannot_reserve: AtomicBool::new(false),
         }
     }
 
@@ -207,6 +218,7 @@ impl System {
                 write_all(&file.fd, &file.path, offset, &data)?;
                 sync_data(&file).map(done)
             }
+            Call::Zero { file, offset, len } => self.zero_file(&file, offset, len).map(done),
             Call::Read { file, offset, len } => self.read(&file, offset, len),
             Call::Sync { file } => sync_data(&file).map(done),
             Call::Truncate { file, len } => truncate(&file, len).map(done),
@@ -259,6 +271,9 @@ impl System {
             Err(Errno::OPNOTSUPP) => false,
             Err(error) => return Err(failed(path, "fallocate", error)),
         };
+        if !reserved {
+            self.cannot_reserve.store(true, Ordering::Relaxed);
+        }
         if preparation == Preparation::Zero || !reserved {
             self.zero(fd, path, first.len() as u64, len)?;
         }
@@ -266,13 +281,21 @@ impl System {
         retry_on_intr(|| fs::fsync(fd)).map_err(|error| failed(path, "fsync", error))
     }
 
-    fn zero(&self, fd: &OwnedFd, path: &str, from: u64, len: u64) -> Result<(), StorageError> {
-        if fs::fallocate(fd, WRITE_ZEROES, 0, len).is_ok() {
+    fn zero_file(&self, file: &OpenFile, offset: u64, len: u64) -> Result<(), StorageError> {
+        if self.cannot_reserve.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.zero(&file.fd, &file.path, offset, offset + len)?;
+        sync_data(file)
+    }
+
+    fn zero(&self, fd: &OwnedFd, path: &str, from: u64, to: u64) -> Result<(), StorageError> {
+        if fs::fallocate(fd, WRITE_ZEROES, from, to - from).is_ok() {
             return Ok(());
         }
         let mut at = from;
-        while at < len {
-            let piece = usize::try_from(len - at).map_or(ZEROS, |left| left.min(ZEROS));
+        while at < to {
+            let piece = usize::try_from(to - at).map_or(ZEROS, |left| left.min(ZEROS));
             write_all(fd, path, at, &self.zeros[..piece])?;
             at += piece as u64;
         }

@@ -34,12 +34,22 @@ impl<S: Storage> Store<S> {
         let align = u64::try_from(self.align).expect("an alignment fits into 64 bits");
         match state.need(self.now, align) {
             Need::Nothing => {}
-            Need::File(room) => self.prepare_file(group, room),
-            Need::Write => self.submit_write(group),
+            Need::File(room) => {
+                state.waits_since.get_or_insert(self.now);
+                self.prepare_file(group, room);
+            }
+            Need::Write => {
+                if let Some(since) = state.waits_since.take() {
+                    self.counters.file_waits += 1;
+                    self.counters.file_wait += self.now.saturating_sub(since);
+                }
+                self.submit_write(group);
+            }
         }
         if self.groups[&group].wants_file_ahead(self.now) {
             self.prepare_file(group, 0);
         }
+        self.zero_ahead(group);
     }
 
     fn submit_write(&mut self, group: GroupId) {

@@ -15,9 +15,9 @@ use crate::ids::{GroupId, Sequence};
 use crate::paths;
 use crate::prepare::{
     Before, FULL_SAID_INTERVAL, Making, NO_SPACE_RETRY, Prepared, Preparing, Source, Spare, Want,
-    next_size,
+    Zeroing, next_size,
 };
-use crate::storage::{Op, Output, Storage, StorageError};
+use crate::storage::{Op, Output, Preparation, Storage, StorageError};
 
 /// Steps in the making of a file, each named by the operation that is under way, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,7 +61,8 @@ pub(super) enum SpareStep {
 
 /// Making.
 impl<S: Storage> Store<S> {
-    /// Has the group's next file made, with room for `room` bytes of frames at least.
+    /// Has the group's next file made, with room for `room` bytes of frames at least; for none, if
+    /// nothing waits for it.
     pub(super) fn prepare_file(&mut self, group: GroupId, room: u64) {
         let align = u64::try_from(self.align).expect("an alignment fits into 64 bits");
         let first_frame = first_frame(self.align);
@@ -73,6 +74,7 @@ impl<S: Storage> Store<S> {
         match state.preparing {
             Preparing::Making(_) => return,
             Preparing::NoSpace(at) if self.now < at => return,
+            Preparing::Ready(prepared) if !prepared.may_be_written() => return,
             Preparing::Ready(prepared) => {
                 // Too small for what must go into it: it stays unused.
                 state.unused.push(prepared.identity.sequence);
@@ -102,7 +104,7 @@ impl<S: Storage> Store<S> {
             most: segment_bytes,
             write_bytes: state.write_bytes,
             store_rate: self.write_rate.at(self.now),
-            making: self.making,
+            making: self.making + self.to_zero.len(),
         });
         let identity = FileIdentity {
             first_frame,
@@ -120,6 +122,7 @@ impl<S: Storage> Store<S> {
         let making = Making {
             identity,
             source,
+            ahead: room == 0,
             spare_file: None,
         };
         state.preparing = Preparing::Making(making);
@@ -149,6 +152,7 @@ impl<S: Storage> Store<S> {
                 path: made_at,
                 len: making.identity.size,
                 preparation: match making.source {
+                    Source::Fresh(_) if making.is_zeroed_later() => Preparation::Preallocate,
                     Source::Fresh(preparation) => preparation,
                     Source::Recycled(_) => unreachable!("a recycled file is there"),
                 },
@@ -265,8 +269,7 @@ impl<S: Storage> Store<S> {
                     unreachable!("opening answered {output:?}");
                 };
                 state.no_space = false;
-                let identity = making.identity;
-                state.preparing = Preparing::Ready(Prepared { file, identity });
+                state.preparing = Preparing::Ready(Prepared::new(file, &making));
                 self.making -= 1;
                 return;
             }
@@ -310,6 +313,66 @@ impl<S: Storage> Store<S> {
             self.report_no_space(group);
         }
         self.wait_for(group, NO_SPACE_RETRY);
+    }
+}
+
+/// Zeroing.
+impl<S: Storage> Store<S> {
+    /// Has more of the group's next file zeroed, if it is time.
+    pub(super) fn zero_ahead(&mut self, group: GroupId) {
+        let state = self.groups.get_mut(&group);
+        let Some(state) = state.filter(|state| state.wants_zeros()) else {
+            return;
+        };
+        let next = state.preparing.ready_mut().expect("it wants zeros");
+        next.zeroing = Zeroing::Waits;
+        self.to_zero.push_back(group);
+        self.zero_next();
+    }
+
+    /// One file is zeroed at a time: a disk that does one thing after the other has what is synced
+    /// wait for no more than that.
+    fn zero_next(&mut self) {
+        while !self.zeroing {
+            let Some(group) = self.to_zero.pop_front() else {
+                return;
+            };
+            let next = self.groups.get_mut(&group);
+            let next = next.and_then(|state| state.preparing.ready_mut());
+            // The file may have been begun since.
+            let Some(next) = next.filter(|next| next.zeroing == Zeroing::Waits) else {
+                continue;
+            };
+            next.zeroing = Zeroing::UnderWay;
+            let (file, (offset, len)) = (next.file, next.next_zeros());
+            self.zeroing = true;
+            self.submit(Action::Zero(group), Op::Zero { file, offset, len });
+        }
+    }
+
+    pub(super) fn zero_completed(&mut self, group: GroupId, result: Result<Output, StorageError>) {
+        self.zeroing = false;
+        self.dirty.insert(group);
+        let state = self
+            .groups
+            .get_mut(&group)
+            .expect("a group outlives its operations");
+        if let Some(next) = state.preparing.ready_mut() {
+            next.zeroing = Zeroing::No;
+            next.zeroed = match result {
+                Ok(_) => {
+                    let len = next.next_zeros().1;
+                    self.counters.zeroed_bytes += len;
+                    next.zeroed + len
+                }
+                // It is written as it is.
+                Err(StorageError::NoSpace { .. } | StorageError::Resources { .. }) => {
+                    next.identity.size
+                }
+                Err(error) => return self.fail(error),
+            };
+        }
+        self.zero_next();
     }
 }
 
@@ -406,7 +469,11 @@ impl<S: Storage> Store<S> {
             .groups
             .get_mut(&group)
             .expect("the caller looked it up");
-        let making = matches!(state.preparing, Preparing::Making(_));
+        let making = match &state.preparing {
+            Preparing::Making(_) => true,
+            Preparing::Ready(next) => !next.may_be_written(),
+            Preparing::Idle | Preparing::NoSpace(_) => false,
+        };
         let busy = state.in_flight.is_some() || state.unlinking || state.sealing || making;
         if !state.forgotten || busy {
             return;

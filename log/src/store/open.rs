@@ -110,6 +110,8 @@ impl<S: Storage> Store<S> {
             writes_in_flight: 0,
             write_rate: Rate::default(),
             making: 0,
+            to_zero: VecDeque::new(),
+            zeroing: false,
             completions: Vec::new(),
             events: Vec::new(),
             failed: false,

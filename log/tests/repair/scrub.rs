@@ -62,7 +62,10 @@ fn f15_blocks_that_lie_where_others_should_are_found_and_mended() {
     let healthy = files_of(500, 200);
     let sealed = sealed_paths(&healthy);
     let files = healthy.files().into_iter();
-    let files: Vec<String> = files.filter(|path| path.ends_with(".log")).collect();
+    // The last one is made ahead, and nothing was written to it yet.
+    let written = |path: &String| healthy.contents(path).unwrap()[4_096..] != [0; 60 << 10];
+    let files = files.filter(|path| path.ends_with(".log") && written(path));
+    let files: Vec<String> = files.collect();
     let mut rng = fastrand::Rng::with_seed(3);
     let mut mended = 0;
     for round in 0..150 {

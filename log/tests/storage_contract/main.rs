@@ -63,6 +63,7 @@ contract! {
     sync_answers,
     truncate_cuts,
     a_cut_is_seen_by_all_ids_of_the_file,
+    what_was_not_written_can_be_zeroed,
     a_file_can_be_made_longer,
     a_protected_file_is_not_opened_for_writing,
     a_mapping_shows_the_file_and_outlives_it,

@@ -316,6 +316,35 @@ fn what_is_mapped_is_not_changed() {
     life.done(Op::Truncate { file, len: 4096 });
 }
 
+/// A real disk cannot tell: it zeroes what was written, or has either last.
+#[test]
+fn what_is_written_is_not_zeroed_and_nothing_is_written_meanwhile() {
+    let disk = MemoryDisk::new();
+    let mut life = open(&disk);
+    let file = durable_file(&mut life, "a", 4);
+    let data = life.blocks(1, 1);
+    life.write(file, 1, &data);
+    let zero = |offset, len| Op::Zero { file, offset, len };
+    let refused = life.fails(zero(0, 8192));
+    assert!(matches!(refused, StorageError::Invalid { .. }));
+    life.done(zero(8192, 8192));
+    life.submit(zero(8192, 8192));
+    let amid = Op::Write {
+        file,
+        offset: 8192,
+        data: data.clone(),
+    };
+    life.submit(amid);
+    let mut out = Vec::new();
+    life.storage().wait();
+    life.storage().poll(&mut out);
+    let [zeroed, written] = &out[..] else {
+        panic!("{out:?}");
+    };
+    assert!(matches!(zeroed.result, Err(StorageError::Invalid { .. })));
+    assert!(written.result.is_ok());
+}
+
 #[test]
 fn damage_at_rest_is_seen_by_every_life() {
     let disk = MemoryDisk::new();

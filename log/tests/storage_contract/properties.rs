@@ -402,6 +402,8 @@ pub(crate) fn an_id_for_reading_changes_nothing(subject: &Subject) {
         },
         Invalid
     );
+    let (offset, len) = (0, disk.block());
+    refused!(disk, Op::Zero { file, offset, len }, Invalid);
     refused!(disk, Op::Truncate { file, len: 0 }, Invalid);
     refused!(disk, Op::Sync { file }, Invalid);
     assert_eq!(disk.read(file, 0, 1).len(), disk.alignment());
@@ -602,6 +604,29 @@ pub(crate) fn a_cut_is_seen_by_all_ids_of_the_file(subject: &Subject) {
         Invalid
     );
     disk.done(Op::Truncate { file: two, len: 0 });
+}
+
+pub(crate) fn what_was_not_written_can_be_zeroed(subject: &Subject) {
+    let mut disk = subject.open();
+    disk.done(disk.create_op("a", 4, Preparation::Preallocate));
+    let (file, _) = disk.open("a");
+    let data = disk.blocks(1, 3);
+    disk.write(file, 0, &data);
+    let block = disk.block();
+    let zero = |offset, len| Op::Zero { file, offset, len };
+    disk.done(zero(block, 2 * block));
+    refused!(disk, zero(block, 0), Invalid);
+    refused!(disk, zero(block + 1, block), Invalid);
+    refused!(disk, zero(block, block - 1), Invalid);
+    refused!(disk, zero(3 * block, 2 * block), Invalid);
+    refused!(disk, zero(u64::MAX - block + 1, 2 * block), Invalid);
+    disk.write(file, 2, &data);
+    let (file, len) = disk.open("a");
+    assert_eq!(len, 4 * block);
+    let read = disk.read(file, 0, 4);
+    let zeros = vec![0; disk.alignment()];
+    let expected = [&data[..], &zeros, &data[..], &zeros].concat();
+    assert_eq!(read[..], expected);
 }
 
 pub(crate) fn a_file_can_be_made_longer(subject: &Subject) {

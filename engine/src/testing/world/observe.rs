@@ -240,6 +240,8 @@ impl World {
             reached.add("a file is sealed", log.files_sealed);
             reached.add("a file is unlinked", log.files_unlinked);
             reached.add("a file is recycled", log.files_recycled);
+            reached.add("a group waits for its next file", log.file_waits);
+            reached.add("a file is zeroed ahead", log.zeroed_bytes.min(1));
             reached.add("a journal is written", log.journal_writes);
             reached.add("a damaged file is repaired", log.repaired_files);
             reached.add("a file that is gone is made anew", log.made_files);

@@ -44,6 +44,18 @@ impl Content {
         out
     }
 
+    /// Whether these bytes are zero, as far as the file goes.
+    pub(in crate::storage) fn is_zero(&self, offset: u64, len: usize) -> bool {
+        let mut parts = parts(offset, self.clip(offset, len));
+        parts.all(|(page, in_page, part)| match self.pages.get(page) {
+            Some(Some(bytes)) => {
+                let bytes = &bytes[in_page..in_page + part.len()];
+                bytes.iter().all(|byte| *byte == 0)
+            }
+            _ => true,
+        })
+    }
+
     /// Writes what lies within the file.
     pub(in crate::storage) fn write(&mut self, offset: u64, data: &[u8]) {
         let len = self.clip(offset, data.len());
@@ -123,6 +135,15 @@ mod tests {
         assert_eq!(content.read(9_990, 100).len(), 10);
         assert_eq!(content.read(10_000, 1).len(), 0);
         assert_eq!(content.read(20_000, 1).len(), 0);
+    }
+
+    #[test]
+    fn what_was_never_written_is_zero() {
+        let mut content = Content::zeros(20_000);
+        content.write(4_100, &[0, 1]);
+        assert!(content.is_zero(0, 4_101));
+        assert!(!content.is_zero(0, 4_102));
+        assert!(content.is_zero(4_102, usize::MAX));
     }
 
     #[test]

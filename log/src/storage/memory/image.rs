@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 
 use super::node::{ChangeId, Data, FileNode, Left};
 use super::tree::{Name, NodeId, ROOT, Tree};
-use crate::storage::{DirEntry, StorageError};
+use crate::storage::{DirEntry, StorageError, check};
 
 /// The state of a disk. Cheap to clone: bytes are shared until they are written.
 #[derive(Debug, Clone)]
@@ -40,6 +40,12 @@ pub(in crate::storage) enum Effect {
     Data {
         node: NodeId,
         changes: Vec<ChangeId>,
+    },
+    /// What is zero there has to be zero still.
+    Zeros {
+        node: NodeId,
+        offset: u64,
+        len: usize,
     },
     /// A new file's bytes become durable; its entry waits for a sync of the directory.
     Create {
@@ -163,6 +169,33 @@ impl Image {
         }
     }
 
+    /// Zeros what was never written: nobody sees a difference, now or after a power cut, unless
+    /// something is written there meanwhile, since a disk may do either last.
+    pub(in crate::storage) fn zero(
+        &self,
+        node: NodeId,
+        offset: u64,
+        len: u64,
+    ) -> Result<Effect, StorageError> {
+        let len = usize::try_from(len).expect("a file in memory is smaller than memory");
+        let effect = Effect::Zeros { node, offset, len };
+        self.check_zeros(&effect).map(|()| effect)
+    }
+
+    /// Refuses zeros that have met a write.
+    pub(in crate::storage) fn check_zeros(&self, effect: &Effect) -> Result<(), StorageError> {
+        let &Effect::Zeros { node, offset, len } = effect else {
+            return Ok(());
+        };
+        match self.nodes.get(&node) {
+            Some(Node::File(file)) => {
+                check::unwritten(&self.path_of(node), file.live.is_zero(offset, len))
+            }
+            // It was unlinked and closed since.
+            _ => Ok(()),
+        }
+    }
+
     pub(in crate::storage) fn truncate(&mut self, node: NodeId, len: u64) -> Effect {
         Effect::Data {
             node,
@@ -256,7 +289,7 @@ impl Image {
     /// Makes durable what the operation promises.
     pub(in crate::storage) fn finish(&mut self, effect: &Effect) {
         match effect {
-            Effect::None => {}
+            Effect::None | Effect::Zeros { .. } => {}
             Effect::Data { node, changes } => self.with_node(*node, |file| file.settle(changes)),
             Effect::Create {
                 node,
@@ -293,7 +326,10 @@ impl Image {
                 self.tree.complete(*entry);
             }
             Effect::Entry(change) => self.tree.complete(*change),
-            Effect::None | Effect::SyncDir { .. } | Effect::Protect { .. } => {}
+            Effect::None
+            | Effect::Zeros { .. }
+            | Effect::SyncDir { .. }
+            | Effect::Protect { .. } => {}
         }
     }
 

@@ -72,6 +72,7 @@ impl Session {
     pub(in crate::storage) fn path_of(&self, op: &Op) -> String {
         match op {
             Op::Write { file, .. }
+            | Op::Zero { file, .. }
             | Op::Read { file, .. }
             | Op::Sync { file }
             | Op::Truncate { file, .. }
@@ -135,6 +136,7 @@ impl Session {
         if image.life != self.life {
             return Err(over());
         }
+        image.check_zeros(&begun.effect)?;
         image.finish(&begun.effect);
         begun.result
     }
@@ -185,6 +187,12 @@ impl Session {
                 let open = self.writable(file)?;
                 check_write(image, open, offset, &data)?;
                 image.write(open.node, offset, &data)
+            }
+            Op::Zero { file, offset, len } => {
+                let open = self.writable(file)?;
+                let node = image.node(open.node);
+                check::zero(&open.path, offset, len, node.live.len(), image.alignment)?;
+                image.zero(open.node, offset, len)?
             }
             Op::Read { file, offset, len } => {
                 let open = self.open_file(file)?;

@@ -82,10 +82,54 @@ pub fn measure(
 pub fn small_writes(folder: &Path, limits: &Limits) -> Result<Limit> {
     limits.check()?;
     let scratch = scratch(folder)?;
-    let directory = DataDirectory::create(&scratch.path().join("disk"))?;
-    let pool = BufferPool::new(Budget::new(64 << 20), directory.alignment());
-    let (mut storage, _) = RealStorage::open(directory, pool, Choice::Auto)?;
+    let mut storage = open(scratch.path())?;
     line(&mut storage, Preparation::Zero, SIZES[0], limits)
+}
+
+/// Writes of 4 KiB to a file that was written before, as often as they are asked for.
+#[derive(Debug)]
+pub(crate) struct SmallWrites {
+    storage: RealStorage,
+    file: FileId,
+    data: Buffer,
+    offset: u64,
+    /// Outlives the storage.
+    _scratch: TempDir,
+}
+
+impl SmallWrites {
+    /// The file, written from its front again and again.
+    const BYTES: u64 = 4 << 20;
+
+    /// In a scratch directory within `folder`, on the storage that a node would have.
+    pub(crate) fn new(folder: &Path) -> Result<SmallWrites> {
+        let scratch = scratch(folder)?;
+        let mut storage = open(scratch.path())?;
+        let file = make(&mut storage, FILE, Self::BYTES, Preparation::Zero)?;
+        let data = Buffer::aligned_copy(&vec![0xA5; SIZES[0]], storage.alignment());
+        Ok(SmallWrites {
+            storage,
+            file,
+            data,
+            offset: 0,
+            _scratch: scratch,
+        })
+    }
+
+    /// Writes one, and waits until it is durable.
+    pub(crate) fn write(&mut self) -> Result<()> {
+        let (file, offset, data) = (self.file, self.offset, self.data.clone());
+        one(&mut self.storage, Op::Write { file, offset, data })?;
+        self.offset = (self.offset + u64::try_from(SIZES[0])?) % Self::BYTES;
+        Ok(())
+    }
+}
+
+/// The storage that a node would have.
+fn open(scratch: &Path) -> Result<RealStorage> {
+    let directory = DataDirectory::create(&scratch.join("disk"))?;
+    let pool = BufferPool::new(Budget::new(64 << 20), directory.alignment());
+    Ok(RealStorage::open(directory, pool, Choice::Auto)?.0)
 }
 
 fn scratch(folder: &Path) -> Result<TempDir> {

@@ -15,6 +15,7 @@ use crate::consume::{ConsumeLoad, ConsumeReport, consume};
 use crate::limits::Ceiling;
 use crate::limits::disk::Limit;
 use crate::pipeline::{Files, PeerTransport, PipelineReport};
+use crate::probe::DiskProbe;
 use crate::produce::{ProduceLoad, ProduceReport, produce};
 use crate::spread::Spread;
 
@@ -154,6 +155,12 @@ pub enum Figure {
         p999_ms: Spread,
         /// The median by that of one synced write of 4 KiB.
         ratio_to_disk: f64,
+        /// One synced write of 4 KiB beside it, 200 of them a second, in milliseconds.
+        disk_p50_ms: Spread,
+        /// 99 of 100 of these.
+        disk_p99_ms: Spread,
+        /// The longest of these.
+        disk_max_ms: Spread,
     },
     /// Reading back what was produced.
     Consume {
@@ -211,6 +218,7 @@ pub async fn run(
     let client = cluster.connect(suite.quic, datagrams).await?;
     let mut measured = Measured {
         client,
+        folder,
         cluster: &cluster,
         pids: cluster.pids(),
         suite,
@@ -237,6 +245,8 @@ pub async fn run(
 
 struct Measured<'a> {
     client: Client,
+    /// On the nodes' disk.
+    folder: &'a Path,
     cluster: &'a LocalCluster,
     pids: Vec<u32>,
     suite: &'a Suite,
@@ -387,7 +397,7 @@ impl Measured<'_> {
     }
 
     async fn latency(&mut self, rate: u32) -> Result<Figure> {
-        let mut reports = Vec::new();
+        let (mut reports, mut disk) = (Vec::new(), Vec::new());
         let shape = Shape {
             producers: 1,
             batch_bytes: 256 << 10,
@@ -395,7 +405,9 @@ impl Measured<'_> {
             ..self.suite.shape()
         };
         for _ in 0..self.suite.runs {
+            let probe = DiskProbe::start(self.folder)?;
             reports.push(self.run(shape, Some(rate)).await?.0);
+            disk.push(probe.end()?.percentiles());
         }
         let p50_ms = spread(&reports, |it| milliseconds(it.latency.p50_us));
         Ok(Figure::Latency {
@@ -404,6 +416,9 @@ impl Measured<'_> {
             p99_ms: spread(&reports, |it| milliseconds(it.latency.p99_us)),
             p999_ms: spread(&reports, |it| milliseconds(it.latency.p999_us)),
             ratio_to_disk: self.ceilings.sync_ratio(p50_ms.median),
+            disk_p50_ms: spread(&disk, |it| milliseconds(it.p50_us)),
+            disk_p99_ms: spread(&disk, |it| milliseconds(it.p99_us)),
+            disk_max_ms: spread(&disk, |it| milliseconds(it.max_us)),
         })
     }
 }

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use highwater_bench::limits::{Limits, RUNS_MIN, disk, link};
 use highwater_bench::pipeline::{self, PipelineLoad};
+use highwater_bench::{DiskProbe, Percentiles};
 use serde_json::{Value, json};
 
 use super::limits::{RUN, disk_text, print_ceiling};
 use super::pipeline::{NODE_WORDS, pipeline_text};
-use super::{broken, with_kind};
+use super::{broken, percentiles_text, with_kind};
 use crate::exit::Failure;
 use crate::print::Printer;
 
@@ -17,11 +18,12 @@ const LIMITS: Limits = Limits {
     run: RUN,
 };
 
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct Against {
     /// Measure first what concerns the load, in a temporary folder in this one, and state the ratio to
-    /// it: the bare replicated path, loopback, at a fixed rate one synced write. For nodes that share
-    /// this machine and this folder's disk; takes half a minute, and 1.5 GiB.
+    /// it: the bare replicated path, loopback, at a fixed rate one synced write. Beside a load at a fixed
+    /// rate the disk writes 200 of these a second, and what they took is stated, too. For nodes that
+    /// share this machine and this folder's disk; takes half a minute, and 1.5 GiB.
     #[arg(long, value_name = "FOLDER")]
     limits_dir: Option<PathBuf>,
 }
@@ -49,6 +51,25 @@ impl Against {
             sync_us: Some(limit.latency.p50_us),
             ..Ceilings::default()
         })
+    }
+
+    /// Runs a load, at a rate with a look at the disk beside it.
+    pub(super) async fn beside<T>(
+        &self,
+        rate: Option<u32>,
+        load: impl Future<Output = anyhow::Result<T>>,
+    ) -> Result<(T, Ratios), Failure> {
+        let folder = self.limits_dir.as_ref().filter(|_| rate.is_some());
+        let probe = folder.map(|folder| DiskProbe::start(folder)).transpose();
+        let probe = probe.map_err(|error| broken(&error))?;
+        let report = load.await.map_err(|error| broken(&error))?;
+        let disk = probe.map(DiskProbe::end).transpose();
+        let disk = disk.map_err(|error| broken(&error))?;
+        let ratios = Ratios {
+            disk: disk.map(|latencies| latencies.percentiles()),
+            ..Ratios::default()
+        };
+        Ok((report, ratios))
     }
 
     /// Measures and prints what concerns a load at full speed.
@@ -110,6 +131,8 @@ pub(super) struct Ratios {
     to_pipeline: Option<f64>,
     to_loopback: Option<f64>,
     to_sync: Option<f64>,
+    /// What one synced write took meanwhile.
+    disk: Option<Percentiles>,
 }
 
 impl Ceilings {
@@ -120,6 +143,7 @@ impl Ceilings {
             to_pipeline: self.pipeline_mb_per_second.map(|mb| bytes / (mb * 1e6)),
             to_loopback: None,
             to_sync: self.sync_us.map(|us| p50_us as f64 / us as f64),
+            disk: None,
         }
     }
 
@@ -140,6 +164,7 @@ impl Ratios {
             to_pipeline: self.to_pipeline.or(other.to_pipeline),
             to_loopback: self.to_loopback.or(other.to_loopback),
             to_sync: self.to_sync.or(other.to_sync),
+            disk: self.disk.or(other.disk),
         }
     }
 
@@ -158,6 +183,8 @@ impl Ratios {
             self.to_sync.map(|ratio| {
                 format!("; half acknowledged within {ratio:.1} synced writes of 4 KiB")
             }),
+            self.disk
+                .map(|disk| format!("; one of these meanwhile: {}", percentiles_text(&disk))),
         ];
         texts.into_iter().flatten().collect()
     }
@@ -173,6 +200,9 @@ impl Ratios {
             if let Some(ratio) = ratio {
                 object[name] = json!(ratio);
             }
+        }
+        if let Some(disk) = &self.disk {
+            object["synced_write_meanwhile"] = json!(disk);
         }
         object
     }
@@ -204,5 +234,26 @@ mod tests {
         };
         assert_eq!(slow.produced(1, 500).put(json!({}))["ratio_to_sync"], 4.0);
         assert_eq!(Ceilings::default().produced(1, 1).text(), "");
+    }
+
+    #[tokio::test]
+    async fn the_disk_is_looked_at_beside_a_load_at_a_rate() {
+        let folder = tempfile::tempdir().unwrap();
+        let against = Against {
+            limits_dir: Some(folder.path().to_owned()),
+        };
+        let load = async { Ok(7) };
+        let (report, ratios) = against.beside(Some(10), load).await.unwrap();
+        assert_eq!(report, 7);
+        let text = ratios.text();
+        assert!(text.contains("meanwhile: p50 "), "{text}");
+        let object = ratios.put(json!({}));
+        assert!(
+            object["synced_write_meanwhile"]["p99_us"].is_u64(),
+            "{object}"
+        );
+        let load = async { Ok(()) };
+        let ((), ratios) = against.beside(None, load).await.unwrap();
+        assert_eq!(ratios.text(), "");
     }
 }

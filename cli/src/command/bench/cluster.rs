@@ -186,12 +186,19 @@ fn figure_text(figure: &Figure) -> String {
             p99_ms,
             p999_ms,
             ratio_to_disk,
+            disk_p50_ms,
+            disk_p99_ms,
+            disk_max_ms,
         } => format!(
             "latency  at {rate} records/s: p50 {} ms, p99 {} ms, p99.9 {} ms; p50 is \
-             {ratio_to_disk:.1} synced writes of 4 KiB",
+             {ratio_to_disk:.1} synced writes of 4 KiB; one of these meanwhile: p50 {} ms, p99 {} \
+             ms, max {} ms",
             spread_text(p50_ms),
             spread_text(p99_ms),
             spread_text(p999_ms),
+            spread_text(disk_p50_ms),
+            spread_text(disk_p99_ms),
+            spread_text(disk_max_ms),
         ),
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use highwater_bench::{EndToEndLoad, EndToEndReport, end_to_end};
 use serde_json::json;
 
-use super::{Load, broken, percentiles_text, server_text, with_kind};
+use super::{Load, percentiles_text, server_text, with_kind};
 use crate::exit::Failure;
 use crate::print::Printer;
 
@@ -24,7 +24,8 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) async fn run(self, printer: Printer) -> Result<(), Failure> {
         self.load.begin(printer).await?;
-        let ceilings = self.load.against.sync(printer)?;
+        let against = self.load.against.clone();
+        let ceilings = against.sync(printer)?;
         let client = self.load.client().await?;
         let (rate, batching) = (self.rate, self.load.batching(self.linger_ms));
         let load = EndToEndLoad {
@@ -37,9 +38,11 @@ impl Arguments {
             seed: self.load.seed,
             server_pids: self.load.measured.server_pid,
         };
-        let report = end_to_end(&client, &load).await;
-        let report = report.map_err(|error| broken(&error))?;
+        let (report, disk) = against
+            .beside(Some(rate), end_to_end(&client, &load))
+            .await?;
         let ratios = ceilings.produced(0, report.acknowledged.p50_us);
+        let ratios = ratios.and(disk);
         printer.line(
             || text(&report) + &ratios.text(),
             || {

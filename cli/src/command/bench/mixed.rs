@@ -3,7 +3,7 @@
 use highwater_bench::{MixedLoad, MixedReport, Side, mixed};
 use serde_json::json;
 
-use super::{Load, broken, megabytes, percentiles_text, server_text, with_kind};
+use super::{Load, megabytes, percentiles_text, server_text, with_kind};
 use crate::exit::Failure;
 use crate::print::Printer;
 
@@ -32,7 +32,10 @@ pub(super) struct Arguments {
 impl Arguments {
     pub(super) async fn run(self, printer: Printer) -> Result<(), Failure> {
         self.load.begin(printer).await?;
-        let (against, quic) = (&self.load.against, self.load.measured.cluster.is_quic());
+        let (against, quic) = (
+            self.load.against.clone(),
+            self.load.measured.cluster.is_quic(),
+        );
         let ceilings = match self.rate {
             Some(_) => against.sync(printer)?,
             None => against.both(quic, printer).await?,
@@ -44,11 +47,11 @@ impl Arguments {
             consumers: self.consumers,
             fetch_bytes: self.fetch_bytes,
         };
-        let report = mixed(&client, &load).await;
-        let report = report.map_err(|error| broken(&error))?;
+        let (report, disk) = against.beside(rate, mixed(&client, &load)).await?;
         let ratios = ceilings
             .produced(report.produced.bytes_per_second, report.acknowledged.p50_us)
-            .and(ceilings.consumed(report.consumed.bytes_per_second));
+            .and(ceilings.consumed(report.consumed.bytes_per_second))
+            .and(disk);
         printer.line(
             || text(&report) + &ratios.text(),
             || {

@@ -270,16 +270,16 @@ fn spread_text(spread: &Spread) -> String {
 impl ProduceArguments {
     async fn run(self, printer: Printer) -> Result<(), Failure> {
         self.load.begin(printer).await?;
-        let against = &self.load.against;
+        let against = self.load.against.clone();
         let ceilings = match self.rate {
             Some(_) => against.sync(printer)?,
             None => against.pipeline(printer).await?,
         };
         let client = self.load.client().await?;
         let load = self.load.produce(self.producers, self.linger_ms, self.rate);
-        let report = produce(&client, &load).await;
-        let report = report.map_err(|error| broken(&error))?;
+        let (report, disk) = against.beside(self.rate, produce(&client, &load)).await?;
         let ratios = ceilings.produced(report.bytes_per_second, report.latency.p50_us);
+        let ratios = ratios.and(disk);
         printer.line(
             || produce_text(&report) + &ratios.text(),
             || ratios.put(with_kind("produce", json!(report))),

@@ -96,8 +96,9 @@ pub trait FileSource: std::fmt::Debug {
     fn give_up(&mut self) -> Vec<Spare>;
 }
 
-/// Makes every file anew: zeroed while the one before it is written, or, while the disk is busy, preallocated for groups
-/// whose writes are large, and while many are made at once (DESIGN.md section 4, Preparation).
+/// Makes every file anew: zeroed while the one before it is written, or, while the disk is busy,
+/// preallocated for groups whose writes are large, and while many are made at once (DESIGN.md
+/// section 4, Preparation).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FreshFiles;
 

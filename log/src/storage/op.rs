@@ -46,8 +46,8 @@ pub enum Op {
         first: Buffer,
     },
     /// Opens an existing file for [`Op::Read`] and, if `write`, for [`Op::Write`],
-    /// [`Op::Zero`], [`Op::Sync`] and [`Op::Truncate`]. A file that is [protected](Op::Protect) is not opened
-    /// for writing. Answers [`Output::Opened`].
+    /// [`Op::Zero`], [`Op::Sync`] and [`Op::Truncate`]. A file that is [protected](Op::Protect) is
+    /// not opened for writing. Answers [`Output::Opened`].
     Open {
         /// Which file.
         path: String,

@@ -27,17 +27,17 @@ pub struct DiskProbe {
 }
 
 impl DiskProbe {
-    /// Starts it in a scratch directory within `folder`, once its file is there.
+    /// Starts it in a scratch directory within `folder`. Its first write is done then.
     ///
     /// # Errors
     /// When the directory cannot be written, or there is no thread.
     pub fn start(folder: &Path) -> Result<DiskProbe> {
         let folder = folder.to_owned();
         let (running, ended) = channel();
-        let (made, ready) = channel();
+        let (first, ready) = channel();
         let thread = std::thread::Builder::new()
             .name("disk-probe".to_owned())
-            .spawn(move || write(folder, &made, &ended))?;
+            .spawn(move || write(folder, &first, &ended))?;
         let probe = DiskProbe {
             running: Some(running),
             thread: Some(thread),
@@ -73,26 +73,28 @@ impl Drop for DiskProbe {
     }
 }
 
-fn write(folder: PathBuf, made: &Sender<()>, ended: &Receiver<()>) -> Result<Latencies> {
+fn write(folder: PathBuf, first: &Sender<()>, ended: &Receiver<()>) -> Result<Latencies> {
     let mut writes = SmallWrites::new(&folder)?;
     let mut latencies = Latencies::default();
-    made.send(())?;
     let start = Instant::now();
-    let mut number = 0;
+    let (mut number, mut due_at) = (0, start);
     loop {
-        let due = start + due(number, RATE);
-        let wait = due.saturating_duration_since(Instant::now());
-        if ended.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
-            return Ok(latencies);
-        }
         let now = Instant::now();
         writes.write()?;
-        let since = match now.saturating_duration_since(due) > TIMER {
-            true => due,
+        let since = match now.saturating_duration_since(due_at) > TIMER {
+            true => due_at,
             false => now,
         };
         latencies.record(since.elapsed());
+        if number == 0 {
+            first.send(())?;
+        }
         number += 1;
+        due_at = start + due(number, RATE);
+        let wait = due_at.saturating_duration_since(Instant::now());
+        if ended.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+            return Ok(latencies);
+        }
     }
 }
 
@@ -105,7 +107,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let began = Instant::now();
         let probe = DiskProbe::start(folder.path()).unwrap();
-        std::thread::sleep(Duration::from_millis(50));
         let latencies = probe.end().unwrap();
         let most = began.elapsed().as_secs_f64() * f64::from(RATE) + 1.0;
         assert!((1.0..=most).contains(&(latencies.count() as f64)));

@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::batching::Batching;
 use crate::cluster::LocalCluster;
 use crate::consume::{ConsumeLoad, ConsumeReport, consume};
+use crate::latency::Percentiles;
 use crate::limits::Ceiling;
 use crate::limits::disk::Limit;
 use crate::pipeline::{Files, PeerTransport, PipelineReport};
@@ -254,6 +255,15 @@ struct Measured<'a> {
     topics: u32,
 }
 
+/// What a topic was filled with, and what came of it.
+struct Run {
+    produced: ProduceReport,
+    /// Of what was sent as fast as it was acknowledged.
+    consumed: Option<ConsumeReport>,
+    /// The disk, while that was sent at a rate.
+    disk: Option<Percentiles>,
+}
+
 impl Measured<'_> {
     /// Each run has a topic of its own.
     async fn topic(&mut self, partitions: u32) -> Result<TopicName> {
@@ -287,14 +297,12 @@ impl Measured<'_> {
 
     /// Fills a topic, reads it back if it was filled at full speed, and deletes it: the next run has
     /// its files, if they are kept.
-    async fn run(
-        &mut self,
-        shape: Shape,
-        rate: Option<u32>,
-    ) -> Result<(ProduceReport, Option<ConsumeReport>)> {
+    async fn run(&mut self, shape: Shape, rate: Option<u32>) -> Result<Run> {
         let topic = self.topic(shape.partitions).await?;
         let load = self.load(topic.clone(), shape, rate);
+        let probe = rate.map(|_| DiskProbe::start(self.folder)).transpose()?;
         let produced = produce(&self.client, &load).await?;
+        let disk = probe.map(DiskProbe::end).transpose()?;
         let consumed = match rate {
             Some(_) => None,
             None => {
@@ -308,7 +316,11 @@ impl Measured<'_> {
         };
         self.client.admin().delete_topic(&topic).await?;
         self.cluster.wait_until_empty().await?;
-        Ok((produced, consumed))
+        Ok(Run {
+            produced,
+            consumed,
+            disk: disk.map(|latencies| latencies.percentiles()),
+        })
     }
 
     /// Other loads, each beside what it is compared with. `median` is that of the suite's own.
@@ -349,7 +361,7 @@ impl Measured<'_> {
     async fn variant(&mut self, shape: Shape, (of, other): (Shape, f64)) -> Result<(Figure, f64)> {
         let mut reports = Vec::new();
         for _ in 0..self.suite.runs {
-            reports.push(self.run(shape, None).await?.0);
+            reports.push(self.run(shape, None).await?.produced);
         }
         let mb_per_second = spread(&reports, |it| megabytes(it.bytes_per_second));
         let figure = Figure::Variant {
@@ -370,9 +382,9 @@ impl Measured<'_> {
     async fn throughput(&mut self, shape: Shape, nodes: u16) -> Result<([Figure; 2], f64)> {
         let (mut produced, mut consumed) = (Vec::new(), Vec::new());
         for _ in 0..self.suite.runs {
-            let (filled, read) = self.run(shape, None).await?;
-            produced.push(filled);
-            consumed.extend(read);
+            let run = self.run(shape, None).await?;
+            produced.push(run.produced);
+            consumed.extend(run.consumed);
         }
         let mb_per_second = spread(&produced, |it| megabytes(it.bytes_per_second));
         let median = mb_per_second.median;
@@ -405,9 +417,9 @@ impl Measured<'_> {
             ..self.suite.shape()
         };
         for _ in 0..self.suite.runs {
-            let probe = DiskProbe::start(self.folder)?;
-            reports.push(self.run(shape, Some(rate)).await?.0);
-            disk.push(probe.end()?.percentiles());
+            let run = self.run(shape, Some(rate)).await?;
+            reports.push(run.produced);
+            disk.extend(run.disk);
         }
         let p50_ms = spread(&reports, |it| milliseconds(it.latency.p50_us));
         Ok(Figure::Latency {
